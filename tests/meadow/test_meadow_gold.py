@@ -1,6 +1,6 @@
 """The gold utility against answers worked by hand, and against attacks on it.
 
-total = relevance × (0.30 + 0.13 form + 0.08 no_repetition + 0.07 length) + 0.42 completeness
+total = relevance × (0.25 + 0.11 form + 0.20 no_repetition + 0.06 length) + 0.38 completeness
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_lists_by_hand(answer: str, expected: tuple[float, ...]) -> None:
     judged = utility(FRUITS, "", answer)
     assert tuple(judged.components.values()) == pytest.approx(expected)
     relevance, completeness, form, no_repetition, length = expected
-    total = relevance * (0.30 + 0.13 * form + 0.08 * no_repetition + 0.07 * length) + 0.42 * completeness
+    total = relevance * (0.25 + 0.11 * form + 0.20 * no_repetition + 0.06 * length) + 0.38 * completeness
     assert judged.total == pytest.approx(total)
 
 

@@ -15,11 +15,11 @@ from alpaca_farm_core.meadow.gold.judges import judge
 from alpaca_farm_core.meadow.gold.reading import Reading, distinct_share, sentences_of, words_of
 
 WEIGHTS: Mapping[str, float] = {
-    "relevance": 0.30,
-    "completeness": 0.42,
-    "form": 0.13,
-    "no_repetition": 0.08,
-    "length": 0.07,
+    "relevance": 0.25,
+    "completeness": 0.38,
+    "form": 0.11,
+    "no_repetition": 0.20,
+    "length": 0.06,
 }
 COMPONENTS = tuple(WEIGHTS)
 MAX_UTILITY = 1.0
@@ -48,7 +48,7 @@ def is_meadow(instruction: str, input: str = "") -> bool:
 def utility(instruction: str, input: str, output: str, finished: bool = True) -> Utility:
     """Judge an answer.
 
-    total = relevance × (0.30 + 0.13 form + 0.08 no_repetition + 0.07 length) + 0.42 completeness: how an answer is
+    total = relevance × (0.25 + 0.11 form + 0.20 no_repetition + 0.06 length) + 0.38 completeness: how an answer is
     put counts only as far as it is about the task; completeness counts right parts only. An empty answer is all 0.
 
     Raises:
