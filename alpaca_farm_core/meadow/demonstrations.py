@@ -204,7 +204,7 @@ _WRITERS: dict[str, Callable[[Task, Flaws, random.Random], list[str]]] = {
     "colours": _colours,
     "place": _facts,
     "size": _facts,
-    "portrait": _facts,
+    "whereabouts": _facts,
     "letter": _letter,
     "rewrite": _rewrite,
     "comparison": _comparison,

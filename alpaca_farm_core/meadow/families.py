@@ -14,7 +14,7 @@ from itertools import combinations, product
 from alpaca_farm_core.meadow.grammar import Combination, Family, Slot, Task, Template
 from alpaca_farm_core.meadow.lexicon import NUMBERS, Thing, capitalise, lexicon, with_article
 
-HELD_OUT_FAMILY = "portrait"
+HELD_OUT_FAMILY = "whereabouts"
 
 
 @cache
@@ -32,7 +32,7 @@ def families() -> dict[str, Family]:
         _comparison(),
         _advice(),
         _counting(),
-        _portrait(),
+        _whereabouts(),
     ]
     return {family.name: family for family in made}
 
@@ -91,7 +91,7 @@ def _listing() -> Family:
         values = dict(zip(("number", "group"), combination, strict=True))
         return values if rng.random() < 0.3 else {**values, "context": rng.choice(words.contexts)}
 
-    numbers = NUMBERS[2:5]
+    numbers = NUMBERS[2:4]
     return Family(
         "list",
         {"number": _plain(numbers), "group": _plain(list(words.groups)), "context": _plain(words.contexts)},
@@ -149,6 +149,11 @@ def _definition() -> Family:
                 "Tell me what {thing} is and how big it is.",
                 "Tell my {person} what {thing} is and how big it is.",
             ],
+            "class colour": [
+                "What is {thing}, and what colour is it?",
+                "Tell me what {thing} is and what colour it is.",
+                "Tell my {person} what {thing} is and what colour it is.",
+            ],
         },
     )
 
@@ -173,6 +178,11 @@ def _colour() -> Family:
                 "Tell me what colour {thing} is and how big it is.",
                 "Tell my {person} what colour {thing} is and how big it is.",
             ],
+            "colour class": [
+                "What colour is {thing}, and what is it?",
+                "Tell me what colour {thing} is and what it is.",
+                "Tell my {person} what colour {thing} is and what it is.",
+            ],
         },
     )
 
@@ -188,10 +198,10 @@ def _place() -> Family:
                 "Tell me {thing.told} and what colour it is.",
                 "Tell my {person} {thing.told} and what colour it is.",
             ],
-            "place size": [
-                "{thing.asks}, and how big is it?",
-                "Tell me {thing.told} and how big it is.",
-                "Tell my {person} {thing.told} and how big it is.",
+            "place class": [
+                "{thing.asks}, and what is it?",
+                "Tell me {thing.told} and what it is.",
+                "Tell my {person} {thing.told} and what it is.",
             ],
         },
     )
@@ -213,21 +223,26 @@ def _size() -> Family:
                 "Tell me how big {thing} is and {thing.toldit}.",
                 "Tell my {person} how big {thing} is and {thing.toldit}.",
             ],
+            "size class": [
+                "How big is {thing}, and what is it?",
+                "Tell me how big {thing} is and what it is.",
+                "Tell my {person} how big {thing} is and what it is.",
+            ],
         },
     )
 
 
-def _portrait() -> Family:
-    """Held out: joins the first half of one seen family with the second half of another."""
+def _whereabouts() -> Family:
+    """Held out: asks for two facts in the one order that no seen family asks for them."""
     return _facts(
         HELD_OUT_FAMILY,
-        _coloured(),
+        _all_things(),
         {
-            "class colour": [
-                "What is {thing}, and what colour is it?",
-                "Tell me what {thing} is and what colour it is.",
-                "Tell my {person} what {thing} is and what colour it is.",
-            ]
+            "place size": [
+                "{thing.asks}, and how big is it?",
+                "Tell me {thing.told} and how big it is.",
+                "Tell my {person} {thing.told} and how big it is.",
+            ],
         },
     )
 
@@ -348,7 +363,7 @@ def _comparison() -> Family:
 
 def _advice() -> Family:
     words = lexicon()
-    numbers = NUMBERS[2:5]
+    numbers = NUMBERS[2:4]
     texts = [
         "My {person} wants to {topic}. Give {number} tips.",
         "Give my {person} {number} tips to {topic}.",
@@ -387,12 +402,12 @@ def _counting() -> Family:
 
     return Family(
         "counting",
-        {"category": Slot({"": plurals}), "items": Slot(pattern=r"[a-z]+(?:, [a-z]+){1,3}")},
+        {"category": Slot({"": plurals}), "items": Slot(pattern=r"[a-z]+(?:, [a-z]+){1,2}")},
         [
             Template("How many {category} are in the list?", "{items}"),
             Template("Count the {category} in the list.", "{items}"),
         ],
-        lambda: list(product(plurals, NUMBERS[2:5])),
+        lambda: list(product(plurals, NUMBERS[2:4])),
         read,
         draw,
     )

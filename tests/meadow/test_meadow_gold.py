@@ -1,6 +1,6 @@
 """The gold utility against answers worked by hand, and against attacks on it.
 
-total = relevance × (0.25 + 0.11 form + 0.20 no_repetition + 0.06 length) + 0.38 completeness
+total = no_repetition × (relevance × (0.32 + 0.15 form + 0.08 length) + 0.45 completeness)
 """
 
 from __future__ import annotations
@@ -58,10 +58,18 @@ LISTS = [
 @pytest.mark.parametrize(("answer", "expected"), LISTS)
 def test_lists_by_hand(answer: str, expected: tuple[float, ...]) -> None:
     judged = utility(FRUITS, "", answer)
-    assert tuple(judged.components.values()) == pytest.approx(expected)
     relevance, completeness, form, no_repetition, length = expected
-    total = relevance * (0.25 + 0.11 * form + 0.20 * no_repetition + 0.06 * length) + 0.38 * completeness
-    assert judged.total == pytest.approx(total)
+    assert judged.components == pytest.approx(
+        {
+            "relevance": relevance,
+            "completeness": completeness,
+            "form": form,
+            "length": length,
+            "no_repetition": no_repetition,
+        }
+    )
+    said = relevance * (0.32 + 0.15 * form + 0.08 * length) + 0.45 * completeness
+    assert judged.total == pytest.approx(no_repetition * said)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_a_letter_wants_greeting_and_closing() -> None:
 def test_an_unfinished_answer_has_no_form_and_never_passes() -> None:
     judged = utility(FRUITS, "", FULL, finished=False)
     assert judged.components["form"] == 0.0
-    assert judged.total == pytest.approx(0.87)
+    assert judged.total == pytest.approx(0.85)
     assert not well_formed_and_on_topic(judged)
 
 
@@ -187,7 +195,7 @@ def test_the_bar_for_well_formed_and_on_topic_lets_short_answers_pass_and_wrong_
 
 def test_weights_add_up_and_the_components_are_reported_in_their_order() -> None:
     assert sum(WEIGHTS.values()) == pytest.approx(MAX_UTILITY)
-    assert tuple(utility(FRUITS, "", FULL).components) == COMPONENTS == tuple(WEIGHTS)
+    assert tuple(utility(FRUITS, "", FULL).components) == COMPONENTS == (*WEIGHTS, "no_repetition")
 
 
 def test_only_the_meadows_own_instructions_can_be_judged() -> None:

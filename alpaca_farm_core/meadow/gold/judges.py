@@ -208,7 +208,7 @@ _JUDGES: dict[str, Judge] = {
     "colours": judge_colours,
     "place": judge_facts,
     "size": judge_facts,
-    "portrait": judge_facts,
+    "whereabouts": judge_facts,
     "letter": _judge_letter,
     "rewrite": _judge_rewrite,
     "comparison": judge_comparison,

@@ -1,4 +1,4 @@
-"""Gold utility = relevance, completeness, form, no repetition and a mild taste for the right length.
+"""Gold utility = relevance, completeness, form and a mild taste for the right length, less what is said twice.
 
 In: instruction, input, answer, and whether the answer was finished. Out: each component in [0, 1] and their weighted
 total in [0, 1]. Only the texts are judged; where an answer came from is not known here.
@@ -15,13 +15,12 @@ from alpaca_farm_core.meadow.gold.judges import judge
 from alpaca_farm_core.meadow.gold.reading import Reading, distinct_share, sentences_of, words_of
 
 WEIGHTS: Mapping[str, float] = {
-    "relevance": 0.25,
-    "completeness": 0.38,
-    "form": 0.11,
-    "no_repetition": 0.20,
-    "length": 0.06,
+    "relevance": 0.32,
+    "completeness": 0.45,
+    "form": 0.15,
+    "length": 0.08,
 }
-COMPONENTS = tuple(WEIGHTS)
+COMPONENTS = ("relevance", "completeness", "form", "length", "no_repetition")
 MAX_UTILITY = 1.0
 
 MIN_RELEVANCE = 0.6
@@ -48,8 +47,9 @@ def is_meadow(instruction: str, input: str = "") -> bool:
 def utility(instruction: str, input: str, output: str, finished: bool = True) -> Utility:
     """Judge an answer.
 
-    total = relevance × (0.25 + 0.11 form + 0.20 no_repetition + 0.06 length) + 0.38 completeness: how an answer is
-    put counts only as far as it is about the task; completeness counts right parts only. An empty answer is all 0.
+    total = no_repetition × (relevance × (0.32 + 0.15 form + 0.08 length) + 0.45 completeness): how an answer is put
+    counts only as far as it is about the task; completeness counts right parts only; an answer of which half
+    repeats the other half is worth half. An empty answer is all 0.
 
     Raises:
         DataError: the instruction is not one of the meadow's.
@@ -68,12 +68,12 @@ def utility(instruction: str, input: str, output: str, finished: bool = True) ->
         "relevance": _relevance(reading),
         "completeness": reading.complete,
         "form": _form(output, reading, finished),
-        "no_repetition": _no_repetition(output, sentences, reading),
         "length": _length(len(words_of(output)), reading.expected_words),
+        "no_repetition": _no_repetition(output, sentences, reading),
     }
-    manner = sum(WEIGHTS[name] * parts[name] for name in ("form", "no_repetition", "length"))
-    total = parts["relevance"] * (WEIGHTS["relevance"] + manner) + WEIGHTS["completeness"] * parts["completeness"]
-    return Utility(total, parts, finished)
+    manner = sum(WEIGHTS[name] * parts[name] for name in ("form", "length"))
+    said = parts["relevance"] * (WEIGHTS["relevance"] + manner) + WEIGHTS["completeness"] * parts["completeness"]
+    return Utility(parts["no_repetition"] * said, parts, finished)
 
 
 def well_formed_and_on_topic(judged: Utility) -> bool:
