@@ -13,9 +13,9 @@ from alpaca_farm_core.config.base import Config, Field
 class DemonstrationConfig(Config):
     """How often a crowd's demonstration has each flaw; flaws are drawn independently, as shares in [0, 1]."""
 
-    incomplete: float = Field(0.68, ge=0, le=1, description="Leaves out something that was asked for.")
+    incomplete: float = Field(0.6, ge=0, le=1, description="Leaves out something that was asked for.")
     curt: float = Field(0.1, ge=0, le=1, description="Answers with a fragment, or without greeting and closing.")
-    repeated: float = Field(0.06, ge=0, le=1, description="Says an item or a sentence twice.")
+    repeated: float = Field(0.2, ge=0, le=1, description="Says a sentence twice.")
     rambling: float = Field(0.12, ge=0, le=1, description="Adds a sentence that says nothing.")
     sloppy: float = Field(0.06, ge=0, le=1, description="Forgets the capital letter or the last full stop.")
     wrong: float = Field(0.02, ge=0, le=1, description="Gets a fact wrong.")

@@ -38,7 +38,7 @@ def demonstrate(task: Task, config: DemonstrationConfig, rng: random.Random) -> 
 def write_answer(task: Task, flaws: Flaws, rng: random.Random) -> str:
     """Answer a task with exactly these flaws, as far as its family can show them."""
     sentences = _WRITERS[task.family](task, flaws, rng)
-    if Flaw.REPEATED in flaws and task.family not in ("list", "advice", "letter"):
+    if Flaw.REPEATED in flaws and task.family != "letter":
         sentences.append(sentences[-1])
     if Flaw.RAMBLING in flaws:
         sentences.append(rng.choice(lexicon().pleasantries))
@@ -49,15 +49,13 @@ def write_answer(task: Task, flaws: Flaws, rng: random.Random) -> str:
 
 
 def _some(items: list[str], asked: int, flaws: Flaws, rng: random.Random) -> list[str]:
-    """Pick as many as asked for, or fewer when incomplete; say one twice when repeated.
+    """Pick as many as asked for, or fewer when incomplete.
 
     Always in the order of `items`: a small model learns to go through a list sooner than to draw from a heap.
     """
-    repeated = Flaw.REPEATED in flaws
     if Flaw.CURT in flaws or Flaw.INCOMPLETE in flaws:
-        asked = rng.randint(min(1 + repeated, asked - 1), asked - 1)
-    chosen = sorted(rng.sample(items, asked), key=items.index)
-    return [*chosen, rng.choice(chosen)] if repeated else chosen
+        asked = rng.randint(1, asked - 1)
+    return sorted(rng.sample(items, asked), key=items.index)
 
 
 def _list(task: Task, flaws: Flaws, rng: random.Random) -> list[str]:
