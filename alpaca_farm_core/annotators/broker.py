@@ -16,12 +16,12 @@ from typing import Protocol
 
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.calls import Answer, CallStats, Failure, Outcome, Request
-from alpaca_farm_core.annotators.ledger import Entry
-from alpaca_farm_core.annotators.purse import Purse, usd
+from alpaca_farm_core.annotators.ledger import BATCH_HOLDER, Entry
+from alpaca_farm_core.annotators.prices import usd
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
 
 POLL_S = 0.05
-BATCH_HOLDER = "batch:"  # holds that outlive their process, as the provider goes on working
 
 
 class Judge(Protocol):

@@ -101,6 +101,12 @@ class CallCache:
             yield found
             last = max(found)
 
+    def has_prefix(self, prefix: str) -> bool:
+        """Whether any key begins with `prefix`."""
+        query = "SELECT 1 FROM Cache WHERE key >= ? AND key < ? LIMIT 1"
+        with self.readable_errors():
+            return self.sql()(query, (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))).fetchone() is not None
+
     def commit(self, answers: Mapping[str, Answer], entries: Sequence[Entry] = ()) -> None:
         """Keep answers for good, and what they cost, all in one transaction.
 

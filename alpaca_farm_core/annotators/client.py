@@ -8,6 +8,7 @@ nowhere but into requests. Knows nothing of prompts or labels.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from random import Random
@@ -205,7 +206,8 @@ class _Crew:
         body: dict[str, Any] = {"model": model, "messages": list(request.messages), **request.sampling}
         try:
             async with asyncio.timeout(self._policy.timeout_s):
-                answer = read_completion(await lane.client.post("/chat/completions", cast_to=object, body=body))
+                read = await lane.client.post("/chat/completions", cast_to=object, body=body)
+            answer = read_completion(json.loads(read) if isinstance(read, str) else read)  # JSON under another name
             self._reached = lane.answered = True
             return answer
         except (openai.OpenAIError, TimeoutError, ValueError) as error:

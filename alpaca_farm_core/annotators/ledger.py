@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alpaca_farm_core.annotators.prices import count
+
 Sql = Callable[..., sqlite3.Cursor]
+BATCH_HOLDER = "batch:"  # prefix of holders that outlive their process, as the provider goes on working
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS Account (name TEXT PRIMARY KEY, spent INTEGER NOT NULL DEFAULT 0,"
@@ -77,11 +80,15 @@ class Ledger:
     def hold(self, account: str, holder: str, amounts: Sequence[tuple[str, int]], budget: int | None) -> int:
         """Reserve (call key, worst case) in order while they fit the budget; return how many did.
 
-        What an earlier holder of the same key left behind is lost.
+        What an earlier holder of the same key left behind is lost, unless it is a batch that goes on at the
+        same price: then its reservation stands.
         """
         room = None if budget is None else budget - self.balance(account).committed
         n = 0
         for key, amount in amounts:
+            if self._in_batch(key, amount):
+                n += 1
+                continue
             if room is not None and amount > room:
                 break
             self._lose("key = ?", key)
@@ -96,7 +103,7 @@ class Ledger:
         self.free(entry.key)
         usage = entry.usage
         values = (entry.account, entry.annotator, entry.model, entry.key, entry.amount)
-        tokens = (_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        tokens = (count(usage.get("prompt_tokens")), count(usage.get("completion_tokens")))
         self._sql(
             "INSERT INTO Spending (account, annotator, model, key, amount, prompt_tokens, completion_tokens, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -151,6 +158,10 @@ class Ledger:
         mean: float | None = self._sql(query, (annotator, model)).fetchone()[0]
         return mean
 
+    def _in_batch(self, key: str, amount: int) -> bool:
+        row = self._sql("SELECT holder, amount FROM Held WHERE key = ?", (key,)).fetchone()
+        return row is not None and row[0].startswith(BATCH_HOLDER) and row[1] == amount
+
     def _lose(self, where: str, value: str) -> None:
         rows = self._sql(f"SELECT account, amount FROM Held WHERE {where}", (value,)).fetchall()
         for account, amount in rows:
@@ -160,14 +171,11 @@ class Ledger:
 
     def _add(self, account: str, spent: int = 0, lost: int = 0, held: int = 0, n_lost: int = 0) -> None:
         self._sql(
-            "INSERT INTO Account VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET spent = spent + excluded.spent,"
-            " lost = lost + excluded.lost, held = held + excluded.held, n_lost = n_lost + excluded.n_lost",
+            "INSERT INTO Account VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+            " spent = spent + excluded.spent, lost = lost + excluded.lost, held = held + excluded.held,"
+            " n_lost = n_lost + excluded.n_lost",
             (account, spent, lost, held, n_lost),
         )
 
     def _sql(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._connection()(query, values)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -13,6 +13,7 @@ from typing import Literal
 from alpaca_farm_core.annotators.broker import Judge, Payer, ask
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.calls import Answer, CallStats, Outcome, Request
+from alpaca_farm_core.annotators.imported import imported_labels
 from alpaca_farm_core.annotators.labelling import label_pairs
 from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.spec import AnnotatorSpec
@@ -74,6 +75,12 @@ class LLMAnnotator:
         return 1 if stable_uniform("shown first", self._seed, pair.instruction, pair.input) < 0.5 else 2
 
     def _judge_pairs(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
+        bought = imported_labels(self._cache, self.name, pairs)
+        asked = [pair for pair in pairs if pair not in bought]
+        judged = dict(zip(asked, self._ask(asked, progress), strict=True))
+        return [bought.get(pair) or judged[pair] for pair in pairs]
+
+    def _ask(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
         requests = [self._request(pair) for pair in pairs]
         outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         return [self._annotation(pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]

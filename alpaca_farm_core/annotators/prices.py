@@ -42,11 +42,10 @@ class Price:
     def of(self, usage: Mapping[str, Any], by_batch: bool = False) -> int | None:
         """Price token counts in OpenAI's form; None when they are absent or senseless."""
         details = usage.get("prompt_tokens_details") or {}
-        counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-        cached = details.get("cached_tokens") or 0 if isinstance(details, Mapping) else 0
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in (*counts, cached)):
+        prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+        cached = count(details.get("cached_tokens") or 0) if isinstance(details, Mapping) else None
+        if prompt is None or completion is None or cached is None:
             return None
-        prompt, completion = counts
         cached = min(cached, prompt)
         return self._sum(prompt - cached, cached, completion, by_batch)
 
@@ -119,6 +118,11 @@ class PriceTable:
             "Write it into a YAML file (models: {NAME: {prompt: USD per million tokens, completion: …}}; 0 for a "
             "server of your own) and name the file in execution.price_table, or set execution.allow_unknown_price.",
         )
+
+
+def count(value: Any) -> int | None:
+    """Read a token count; None when it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def usd(pico: int) -> float:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import openai
 
@@ -69,9 +70,9 @@ class RetryPolicy:
         stop_after: Calls given up in a row, with no answer between them, that stop the run.
     """
 
-    tries: int = 8
+    tries: int = 10
     tries_unreached: int = 4
-    first_delay_s: float = 0.5
+    first_delay_s: float = 0.1
     max_delay_s: float = 30.0
     timeout_s: float = 120.0
     deadline_s: float = 600.0
@@ -99,18 +100,32 @@ def classify(error: Exception) -> Fault:
 
 
 def _classify_status(error: openai.APIStatusError) -> Fault:
-    status, code = error.status_code, str(error.code or error.type or "")
+    code = str(error.code or error.type or "")
+    fault = _fault_of(error.status_code, code, error.message)
+    return replace(fault, retry_after_s=_retry_after_s(error)) if fault.kind == "transient" else fault
+
+
+def classify_error_body(status: object, body: object) -> Fault | None:
+    """Name the kind of a failed call from its status and its error in OpenAI's form; None without a status."""
+    if not isinstance(status, int):
+        return None
+    error = body.get("error") if isinstance(body, Mapping) else None
+    details: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    return _fault_of(status, str(details.get("code") or details.get("type") or ""), str(details.get("message") or ""))
+
+
+def _fault_of(status: int, code: str, message: str) -> Fault:
     if status == 429 and code in _NO_CREDIT:
-        return Fault("permanent", "no credit", error.message)
+        return Fault("permanent", "no credit", message)
     if status in (408, 409, 425, 429) or status >= 500:
         what = f"{status}" if status < 500 else "5xx"
-        return Fault("transient", what, error.message, _retry_after_s(error), status in (408, 429, 503, 529))
+        return Fault("transient", what, message, overloaded=status in (408, 429, 503, 529))
     if code in _FILTERED:
-        return Fault("refused", f"{status}", error.message)
+        return Fault("refused", f"{status}", message)
     if status in (400, 413, 422):
-        too_long = status == 413 or code in _TOO_LONG or bool(_TOO_LONG_WORDS.search(error.message))
-        return Fault("too_long" if too_long else "bad", f"{status}", error.message)
-    return Fault("permanent", f"{status}", error.message)
+        too_long = status == 413 or code in _TOO_LONG or bool(_TOO_LONG_WORDS.search(message))
+        return Fault("too_long" if too_long else "bad", f"{status}", message)
+    return Fault("permanent", f"{status}", message)
 
 
 def _retry_after_s(error: openai.APIStatusError) -> float | None:

@@ -54,8 +54,11 @@ class ExecutionConfig(Config):
     batch_api: bool = Field(
         False, description="Send calls through the Batch API: about half the price, answers within a day."
     )
+    batch_poll_seconds: float = Field(30.0, gt=0, description="Pause between two looks at a batch.")
     budget_usd: float | None = Field(
-        None, ge=0, description="Cap on API spending of the run, over all its resumes; none = no cap; 0 = spend nothing."
+        None,
+        ge=0,
+        description="Cap on the run's API spending, over all its resumes; none = no cap; 0 = nothing.",
     )
     budget_account: str = Field("", description="What the spending is booked on; empty = the run's name.")
     allow_unknown_price: bool = Field(
