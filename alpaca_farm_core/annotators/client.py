@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -169,9 +170,10 @@ class _Crew:
         """
         tokens = likely_prompt_tokens(request) + (longest_answer(request) or 0)
         loop, began, attempt = asyncio.get_running_loop(), 0.0, 0
+        failed_on: set[Lane] = set()
         while True:
             attempt += 1
-            turn = await self._lanes.begin(tokens)
+            turn = await self._lanes.begin(tokens, failed_on)
             if turn is None:
                 self._jobs.put_back(request)
                 return None
@@ -191,6 +193,11 @@ class _Crew:
             if fault.kind != "transient":
                 return fault
             self._note(turn.lane, fault)
+            failed_on.add(turn.lane)
+            if self._lanes.others(failed_on):
+                fault = replace(fault, retry_after_s=None)  # another endpoint may be asked at once
+            else:
+                failed_on.clear()
             pause = self._policy.delay_s(attempt, fault, self._random)
             tries = self._policy.tries if self._reached else self._policy.tries_unreached
             if attempt >= tries or loop.time() - began + pause > self._policy.deadline_s:

@@ -1,13 +1,14 @@
 """Endpoints side by side: which one takes the next try, and when.
 
 In: tries that wait, each with its tokens. Out: a lane (an endpoint with its client) to each, first come
-first served, to the one least filled. Lives in one event loop; knows nothing of answers.
+first served: the least filled of those that the call has not failed on. Lives in one event loop; knows nothing of answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import openai
@@ -65,7 +66,7 @@ class Lanes:
     """All endpoints of a run."""
 
     lanes: list[Lane]
-    _waiting: deque[tuple[asyncio.Future[Turn | None], int]] = field(default_factory=deque)
+    _waiting: deque[tuple[asyncio.Future[Turn | None], int, Collection[Lane]]] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
     _closed: bool = False
 
@@ -79,12 +80,12 @@ class Lanes:
         """Most tries in flight."""
         return sum(lane.window.ceiling for lane in self.lanes)
 
-    async def begin(self, tokens: int) -> Turn | None:
-        """Wait for a turn; None when there will be none."""
+    async def begin(self, tokens: int, avoid: Collection[Lane] = ()) -> Turn | None:
+        """Wait for a turn, on a lane that is not one to `avoid` if there is any; None when there will be none."""
         if self._closed:
             return None
         future: asyncio.Future[Turn | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((future, tokens))
+        self._waiting.append((future, tokens, avoid))
         self._serve()
         try:
             return await future
@@ -96,7 +97,7 @@ class Lanes:
     def close(self) -> None:
         """Give no further turns; those who wait are told."""
         self._closed = True
-        for future, _ in self._waiting:
+        for future, *_ in self._waiting:
             if not future.done():
                 future.set_result(None)
         self._waiting.clear()
@@ -107,14 +108,18 @@ class Lanes:
         turn.lane.end(turn.era, fault, asyncio.get_running_loop().time())
         self._serve()
 
+    def others(self, avoid: Collection[Lane]) -> list[Lane]:
+        """Return the lanes besides those to avoid."""
+        return [lane for lane in self.lanes if lane not in avoid]
+
     def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            future, tokens = self._waiting[0]
+            future, tokens, avoid = self._waiting[0]
             if not future.done():
                 now = loop.time()
                 wait, lane = min(
-                    ((lane.wait_s(tokens, now), lane) for lane in self.lanes),
+                    ((lane.wait_s(tokens, now), lane) for lane in self.others(avoid) or self.lanes),
                     key=lambda found: (found[0], found[1].window.in_flight / found[1].window.limit),
                 )
                 if wait > 0:
