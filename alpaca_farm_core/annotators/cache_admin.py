@@ -113,7 +113,8 @@ def import_answers(cache: CallCache, path: Path) -> dict[str, int]:
     counts = {"new": 0, "known": 0}
     batch: dict[str, Answer] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
-        batch[_key(path, number, row)] = _answer(path, number, row)
+        key = _key(path, number, row)
+        batch[key] = _answer(path, number, row)
         if len(batch) == _COMMIT:
             _add(cache, batch, counts)
             batch = {}

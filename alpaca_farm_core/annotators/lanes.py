@@ -1,7 +1,8 @@
 """Endpoints side by side: which one takes the next try, and when.
 
 In: tries that wait, each with its tokens. Out: a lane (an endpoint with its client) to each, first come
-first served: the least filled of those that the call has not failed on. Lives in one event loop; knows nothing of answers.
+first served: the least filled of those that the call has not failed on. Lives in one event loop; knows
+nothing of answers.
 """
 
 from __future__ import annotations
