@@ -117,7 +117,9 @@ class Jobs:
         )
         self.stats.n_called += len(priced)
         for key, (answer, _) in priced.items():
-            self.stats.spent_usd += answer.price_usd or 0.0
+            if answer.price_usd and self._payer is not None:
+                self.stats.spent_usd += answer.price_usd
+                self.stats.spent_by[self._payer.annotator] += answer.price_usd
             self._settle(key, answer)
 
     def fail(self, request: Request, reason: str, paid: bool = False) -> None:
@@ -266,9 +268,24 @@ def ask(
     outcomes: dict[str, Outcome] = dict(known)
     if missing:
         jobs = Jobs(cache, missing, stats, progress, payer)
+        if payer is not None:
+            _say_estimate(missing, cache, progress, payer)
         try:
             judge.work(jobs)
         finally:
             jobs.release_all()
         outcomes |= jobs.outcomes
     return [outcomes[request.key] for request in requests]
+
+
+def _say_estimate(missing: Sequence[Request], cache: CallCache, progress: Progress, payer: Payer) -> None:
+    by_model: dict[str, list[Request]] = {}
+    for request in missing:
+        by_model.setdefault(request.model, []).append(request)
+    for model, requests in by_model.items():
+        with cache.readable_errors():
+            mean = cache.ledger.mean_price(payer.annotator, model)
+            balance = cache.ledger.balance(payer.purse.account)
+        text = payer.purse.estimate(requests, mean, balance)
+        if text:
+            progress.say(text)

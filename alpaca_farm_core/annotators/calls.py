@@ -6,7 +6,7 @@ for every endpoint that serves the model. Knows nothing of HTTP, of disks, or of
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -102,6 +102,7 @@ class CallStats:
         retries: Kind of transient fault → further tries it cost.
         faults: transient, permanent or content → tries that met one.
         spent_usd: What we paid for answers.
+        spent_by: The same by annotator.
         saved_usd: What the answers found in the cache had cost.
         lost_usd: Worst case of calls that may have been paid for without an answer.
     """
@@ -113,6 +114,7 @@ class CallStats:
     retries: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     spent_usd: float = 0.0
+    spent_by: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     saved_usd: float = 0.0
     lost_usd: float = 0.0
 
@@ -122,4 +124,5 @@ class CallStats:
         figures |= {f"n_retries_{kind}": count for kind, count in sorted(self.retries.items())}
         figures |= {f"n_faults_{kind}": count for kind, count in sorted(self.faults.items())}
         money = {"spent_usd": self.spent_usd, "saved_usd": self.saved_usd, "lost_usd": self.lost_usd}
+        money |= {f"spent_usd_{annotator}": dollars for annotator, dollars in sorted(self.spent_by.items())}
         return {name: float(value) for name, value in figures.items()} | {k: v for k, v in money.items() if v}

@@ -6,13 +6,13 @@ the ledger's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alpaca_farm_core.annotators.calls import Request
 from alpaca_farm_core.annotators.ledger import Balance
-from alpaca_farm_core.annotators.prices import PriceTable, to_pico, usd
+from alpaca_farm_core.annotators.prices import PriceTable, likely_prompt_tokens, longest_answer, to_pico, usd
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import BudgetReachedError, ConfigError
 
@@ -81,6 +81,28 @@ class Purse:
             return None
         amount = price.of(usage, by_batch)
         return amount if amount is not None else price.worst(request, by_batch)
+
+    def estimate(self, requests: Sequence[Request], mean: float | None, balance: Balance) -> str:
+        """Say what calls will cost, before they are made; "" when that is not known or nothing.
+
+        Args:
+            requests: Calls to make, of one model.
+            mean: Mean picodollars of such calls so far; None = none were made.
+            balance: What the account has spent.
+        """
+        price = self.prices.find(requests[0].model)
+        if price is None or not (price.prompt or price.completion):
+            return ""
+        tokens = [(likely_prompt_tokens(request), longest_answer(request) or 0) for request in requests]
+        likely = sum(prompt * price.prompt + answer * price.completion for prompt, answer in tokens)
+        likely = likely if mean is None else int(mean * len(requests))
+        basis = "by the length of the prompts" if mean is None else "by the mean of such calls so far"
+        text = f"{len(requests)} calls to {requests[0].model} will cost about {dollars(likely)}, {basis}"
+        if self.budget is None:
+            return text
+        room = self.budget - balance.committed
+        short = "; THE BUDGET WILL NOT DO" if likely > room else ""
+        return f"{text}; {dollars(max(0, room))} of the budget of {dollars(self.budget)} are left{short}"
 
     def exhausted(self, balance: Balance, n_left: int, next_call: int) -> BudgetReachedError:
         """Say that the next call does not fit, and how to go on."""

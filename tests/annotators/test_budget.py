@@ -13,6 +13,7 @@ from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.retry import RetryPolicy
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import BudgetReachedError, ConfigError
+from alpaca_farm_core.pipeline.progress import SilentProgress
 from tests.annotators.judge_server import HTML, JudgeServer, Reply, first, status
 from tests.annotators.parts import QUICK, api_judge, llm, make_pairs
 
@@ -165,3 +166,31 @@ def test_what_a_dead_process_held_is_lost(tmp_path):
         llm(tmp_path, api_judge(judge.base_url, policy=QUICK), purse=purse).annotate(make_pairs(1))
     balance = cache.ledger.balance("study")
     assert (balance.held, balance.lost, balance.n_lost) == (0, 12, 2)
+
+
+class Notes(SilentProgress):
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
+
+
+def test_the_price_is_told_before_the_run(tmp_path, purse):
+    notes, pairs = Notes(), make_pairs(60)
+    request = llm(tmp_path, api_judge("http://127.0.0.1:9/v1"))._request(pairs[0])
+    tokens = sum(len(message["content"]) // 4 + 4 for message in request.messages)
+    with JudgeServer() as judge:
+        annotator = llm(tmp_path, api_judge(judge.base_url), purse=purse)
+        annotator.annotate(pairs[:1], notes)
+        dollars = tokens * 20e-6 + 16 * 100e-6
+        text = f"1 calls to gpt-4.1 will cost about ${dollars:.4g}, by the length of the prompts; "
+        assert notes.said == [text + "$1.00 of the budget of $1.00 are left"]
+        annotator.annotate(pairs[:21], notes)
+        text = "20 calls to gpt-4.1 will cost about $0.048, by the mean of such calls so far; "
+        assert notes.said[1] == text + "$1.00 of the budget of $1.00 are left"
+        poor = llm(tmp_path, api_judge(judge.base_url), purse=with_budget(purse, 0.1))
+        with pytest.raises(BudgetReachedError):
+            poor.annotate(pairs, notes)
+    assert notes.said[2].endswith("$0.0496 of the budget of $0.10 are left; THE BUDGET WILL NOT DO")
+    assert annotator.stats.timings()["spent_usd_greedy"] == pytest.approx(21 * 0.0024)
