@@ -1,5 +1,7 @@
 """Our side of the annotation benchmark, as a command: PAIRS.json ANNOTATOR_FOLDER OUT.json CALLS_FOLDER [CONCURRENCY].
 
+With a concurrency of 0 no server is asked: every answer is made up, which fills the cache.
+
 Prints one line of JSON: seconds after start-up, pairs and calls.
 """
 
@@ -10,10 +12,22 @@ import sys
 import time
 from pathlib import Path
 
+from alpaca_farm_core.annotators.broker import Jobs
+from alpaca_farm_core.annotators.calls import Answer
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.annotators.entry_points import annotate_pairs
 from alpaca_farm_core.annotators.factory import build_annotator
 from alpaca_farm_core.config.execution import ExecutionConfig
+
+
+class MadeUp:
+    """A judge that answers at once."""
+
+    def work(self, jobs: Jobs) -> None:
+        usage = {"prompt_tokens": 100, "completion_tokens": 4, "total_tokens": 104}
+        answer = Answer("Output (a)", "stop", usage, "bench", "fp_bench", "", 0.000232)
+        while taken := jobs.take(1000):
+            jobs.commit({request.key: answer for request in taken})
 
 
 def main(pairs: str, folder: str, out: str, calls: str, concurrency: str = "256") -> None:

@@ -121,12 +121,14 @@ def run(command: Sequence[str], base_url: str, out: Path) -> dict[str, Any]:
     )
 
 
-def ours(folder: Path, base_url: str, n: int = N_PAIRS, calls: str = "") -> dict[str, Any]:
+def ours(
+    folder: Path, base_url: str, n: int = N_PAIRS, calls: str = "", concurrency: int = CONCURRENCY
+) -> dict[str, Any]:
     out = folder / "ours.json"
     place = calls or tempfile.mkdtemp(dir=folder)
     module = [sys.executable, "-m", "tests.benchmarks.annotate_ours"]
     judge = str(folder / "threads32" / "judge")
-    return run([*module, str(folder / f"pairs{n}.json"), judge, str(out), place, str(CONCURRENCY)], base_url, out)
+    return run([*module, str(folder / f"pairs{n}.json"), judge, str(out), place, str(concurrency)], base_url, out)
 
 
 def theirs(python: str, folder: Path, base_url: str, threads: int) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def measure(python: str | None, repeats: int) -> dict[str, Any]:
                     arms.setdefault(f"alpaca_eval_{threads}", []).append(theirs(python, folder, clean, threads))  # type: ignore[arg-type]
         with server(latency_s=0.0) as quick:
             calls = str(folder / "calls")
-            fill = ours(folder, quick, N_CACHED, calls)
+            fill = ours(folder, quick, N_CACHED, calls, concurrency=0)
             for _ in range(repeats):
                 arms.setdefault("cached", []).append(ours(folder, quick, N_CACHED, calls))
     found: dict[str, Any] = {name: median(runs) for name, runs in arms.items()}
