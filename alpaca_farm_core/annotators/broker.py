@@ -110,6 +110,8 @@ class Jobs:
 
         `free` tells that the provider asked nothing for them (a content filter's refusal).
         """
+        if not answers:
+            return
         priced = {key: self._priced(self._taken[key], answer, free) for key, answer in answers.items()}
         self.cache.commit(
             {key: answer for key, (answer, _) in priced.items()},

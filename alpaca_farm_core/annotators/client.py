@@ -112,6 +112,7 @@ class _Crew:
         self._stopped = asyncio.Event()
         self._news = asyncio.Event()
         self._answers: dict[str, Answer] = {}
+        self._free: set[str] = set()  # keys of answers that no money is asked for
         self._random = Random()  # jitter only: never changes an answer
         self._reached = False
         self._given_up_in_a_row = 0
@@ -189,6 +190,7 @@ class _Crew:
                 raise turn.lane.endpoint.explain(fault, request.model)
             if fault.kind == "refused":
                 words = turn.lane.endpoint.redact(fault.message)
+                self._free.add(request.key)
                 return Answer("", finish_reason="content_filter", refusal=words or "refused")
             if fault.kind != "transient":
                 return fault
@@ -233,9 +235,8 @@ class _Crew:
         if not answers:
             return
         try:
-            free = {key: answer for key, answer in answers.items() if answer.refused and not answer.usage}
-            self._jobs.commit({key: answer for key, answer in answers.items() if key not in free})
-            self._jobs.commit(free, free=True)
+            self._jobs.commit({key: answer for key, answer in answers.items() if key not in self._free})
+            self._jobs.commit({key: answer for key, answer in answers.items() if key in self._free}, free=True)
         except FarmError as error:
             self._stop(error)
         finally:
