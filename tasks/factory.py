@@ -20,6 +20,7 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.pipeline.run import run_stage
 from alpaca_farm_core.pipeline.stage import Stage
+from tasks.limits import training_slot
 from tasks.progress import PrefectProgress
 from tasks.references import ArtifactReference
 from tasks.show import artifact_key, show_artifact
@@ -62,6 +63,7 @@ def stage_task(stage: Stage) -> Task[..., State]:
                 execution=ExecutionConfig.build(dict(place.execution), at="execution"),
                 progress=progress,
                 retry_missing=place.retry_missing,
+                around=training_slot,
             )
         except FarmError as error:
             return Failed(message=str(error), data=error)

@@ -11,7 +11,8 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -56,6 +57,10 @@ def make_recipe(stage: Stage, config: Config, inputs: Mapping[str, str]) -> Reci
     )
 
 
+def _nothing_around(stage: Stage) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def run_stage(
     stage: Stage,
     config: Config,
@@ -66,6 +71,7 @@ def run_stage(
     execution: ExecutionConfig | None = None,
     progress: Progress | None = None,
     retry_missing: bool = False,
+    around: Callable[[Stage], AbstractContextManager[None]] = _nothing_around,
 ) -> StageRun:
     """Return the stage's artifact, running the stage only if the store has none.
 
@@ -79,6 +85,7 @@ def run_stage(
         progress: Where to report.
         retry_missing: Do not take an artifact that lacks annotations, or that was built from
             another build of its inputs, for a hit.
+        around: Makes a context that is entered only if the stage runs; where a flow takes its slots.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -95,7 +102,7 @@ def run_stage(
         if hit is not None:  # made by the process waited for, or published just before a crash
             shutil.rmtree(workspace, ignore_errors=True)
             return StageRun(hit, cached=True)
-        with readable_storage_errors(store.root):
+        with around(stage), readable_storage_errors(store.root):
             artifact = _build(stage, config, inputs, recipe, store, name, execution or ExecutionConfig(), progress)
     return StageRun(artifact, cached=False)
 

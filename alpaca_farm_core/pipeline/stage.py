@@ -75,6 +75,8 @@ class Stage:
         run: The body.
         external: Config → name → content hash of whatever is read from outside the store.
         volatile_files: Output files that hold times or rendered pages; not compared between runs.
+        trains: Whether it trains a model: it then runs in processes of its own if the execution settings say so,
+            and counts against the limit of trainings.
         summary: One line for people.
     """
 
@@ -86,4 +88,5 @@ class Stage:
     run: Callable[[StageContext], StageResult]
     external: Callable[[Any], Mapping[str, str]] = nothing_external
     volatile_files: tuple[str, ...] = ()
+    trains: bool = False
     summary: str = ""

@@ -20,6 +20,7 @@ import click
 COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
     "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate."),
+    "up": ("flows.cli.up:up", "Start Prefect's UI, the deployments and workers on this machine."),
     "score": ("flows.cli.score:score", "Win rates from saved annotations, without any call."),
     "artifacts": ("flows.cli.artifacts:artifacts", "List, explain, verify, move and remove artifacts."),
     "cache": ("flows.cli.cache:cache", "Show, carry and prune the answers of judges."),

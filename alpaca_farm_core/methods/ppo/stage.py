@@ -19,5 +19,6 @@ STAGE = Stage(
     inputs={"policy": "policy", "reward_model": "reward_model", "data": "dataset"},
     output="policy",
     run=_run,
+    trains=True,
     summary="Improve the policy against the reward model by proximal policy optimisation.",
 )

@@ -1,0 +1,97 @@
+"""The whole of `alpaca-farm up` as one object: start everything, keep it running, stop everything.
+
+In: a store, an address and counts. Out: a server with UI, pools, limits, deployments and workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from alpaca_farm_core.artifacts.store import Store
+from alpaca_farm_core.errors import FarmError
+from flows.services.processes import Service, stop
+from flows.services.register import POOLS, register_all
+from flows.services.server import (
+    TRAINING_LIMIT,
+    Address,
+    client_environment,
+    fresh_log_folder,
+    start_server,
+    start_worker,
+    wait_for_server,
+)
+from tasks.limits import LIMIT_VARIABLE
+
+STOP_SECONDS = 25.0
+_RESTARTS = 5
+
+
+@dataclass
+class Farm:
+    """Server and workers of one store.
+
+    Attributes:
+        store: Where the workers' runs keep artifacts.
+        address: Where the server listens.
+        workers: Workers of each pool.
+        trainings: Training stages that may run at the same time.
+        say: Where to report.
+        services: What runs now; the server first.
+    """
+
+    store: Store
+    address: Address
+    workers: int = 1
+    trainings: int = 1
+    say: Callable[[str], None] = lambda message: None
+    services: list[Service] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start and register everything; returns when runs can be started.
+
+        Raises:
+            FarmError: the port is taken, or a part does not start.
+        """
+        self._logs = fresh_log_folder(self.store.root)
+        self._environment = client_environment(self.address, self.store.root) | {LIMIT_VARIABLE: TRAINING_LIMIT}
+        self._starters: list[Callable[[], Service]] = [self._start_server]
+        self._restarts = 0
+        self.services.append(self._start_server())
+        wait_for_server(self.services[0], self.address)
+        register_all(self.address, self.trainings, self._environment)
+        for pool in POOLS:
+            for number in range(1, self.workers + 1):
+                self._start(self._worker_starter(f"{pool}-{number}", pool))
+
+    def watch(self) -> None:
+        """Start again what has died.
+
+        Raises:
+            FarmError: services keep dying.
+        """
+        for index, service in enumerate(self.services):
+            if service.is_alive():
+                continue
+            self._restarts += 1
+            if self._restarts > _RESTARTS:
+                raise FarmError(f"The {service.name} keeps dying:\n{service.last_lines()}", f"See {service.log}.")
+            self.say(f"The {service.name} died ({service.process.returncode}); starting it again.")
+            self.services[index] = self._starters[index]()
+
+    def stop(self, patience_seconds: float = STOP_SECONDS) -> None:
+        """Stop workers, then the server, and every process they started."""
+        workers: Sequence[Service] = self.services[1:]
+        stop(workers, patience_seconds)
+        stop(self.services[:1], patience_seconds)
+        self.services.clear()
+
+    def _start(self, starter: Callable[[], Service]) -> None:
+        self._starters.append(starter)
+        self.services.append(starter())
+
+    def _start_server(self) -> Service:
+        return start_server(self.address, self.store.root, self._logs / "server.log")
+
+    def _worker_starter(self, name: str, pool: str) -> Callable[[], Service]:
+        return lambda: start_worker(name, pool, self._environment, self._logs / f"worker-{name}.log")

@@ -1,0 +1,109 @@
+"""Child processes that never outlive this one: started, watched, and stopped with all they started.
+
+In: a command and an environment. Out: a `Service`. Whatever way this process ends, its services get
+SIGTERM: by `stop`, or from the kernel (Linux) when this process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+_LAST_LINES = 15
+
+
+@dataclass
+class Service:
+    """One running child.
+
+    Attributes:
+        name: What people call it.
+        process: The child.
+        log: File of its output.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def is_alive(self) -> bool:
+        """Tell whether it still runs."""
+        return self.process.poll() is None
+
+    def last_lines(self) -> str:
+        """The end of its output, for an error message."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LAST_LINES:])
+
+
+def start_service(
+    name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path
+) -> Service:
+    """Start `python -m …` in a process group of its own, so that Ctrl-C reaches only this process."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            env=dict(environment),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=end_with_parent(signal.SIGTERM),
+        )
+    return Service(name, process, log)
+
+
+def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """What a child calls before it starts, to get a signal when its parent dies; None where no kernel offers it."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    return lambda: prctl(_SET_PARENT_DEATH_SIGNAL, number, 0, 0, 0)
+
+
+def stop(services: Sequence[Service], patience_seconds: float) -> None:
+    """Stop services in the order given, with everything they started; SIGKILL after the patience."""
+    tree = [process for service in services for process in _tree(service.process.pid)]
+    deadline = time.monotonic() + patience_seconds
+    for service in services:
+        if service.is_alive():
+            service.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            service.process.wait(max(0.1, deadline - time.monotonic()))
+    left = _alive(tree)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(left, timeout=max(0.5, deadline - time.monotonic()))
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+    for service in services:
+        service.process.wait()
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    """A process and all below it; psutil tells a process from a later one with the same number."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in processes if process.pid != os.getpid() and process.is_running()]
