@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
@@ -18,7 +20,9 @@ from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.errors import FarmError
 from flows.compositions import composition_named
 from flows.preflight import preflight
+from flows.trust import FormLimits
 from tasks.runner import TaskRunner
+from tasks.show import artifact_key, escaped
 
 PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 MethodName = Literal["ppo"]
@@ -49,14 +53,23 @@ def launch(
     """
     try:
         study = build_study(preset, overrides or {}, annotator)
+        if runtime.deployment.id is not None:  # asked for through a form or the API
+            FormLimits.from_environment().check(study, build_study(preset))
         runner = TaskRunner(study, run_name or preset, Store(), retry_missing)
         preflight(flow, study, runner.run_name, runner.store, **options)
         made = composition_named(flow)(runner, **options)
     except FarmError as error:
         resume = resume_command(flow, preset, annotator, run_name, overrides)
+        _show_problem(flow, error, resume)
         return Failed(message=f"{error}\nThen resume with: {resume}", data=error)
     references = {name: handle.result() for name, handle in made.items() if isinstance(handle, State)}
     return Completed(data=references, message=f"{len(references)} artifacts in {runner.store.root}")
+
+
+def _show_problem(flow: str, error: FarmError, resume: str) -> None:
+    """Say on the run page what went wrong, where people look first."""
+    text = f"**{escaped(error.headline)}**\n\n{escaped(error.next_action)}\n\nResume: Retry this run, or `{resume}`"
+    create_markdown_artifact(text, key=artifact_key(flow, "problem"), description="What stopped the run")
 
 
 def resume_command(

@@ -6,7 +6,9 @@ manifest's volatile part.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from alpaca_farm_core.config.base import Config, Field
 
@@ -71,3 +73,20 @@ class ExecutionConfig(Config):
     checkpoint_seconds: float = Field(
         30.0, ge=0, description="At least this long between checkpoints of a training stage; 0 = after every step."
     )
+    own_process: Literal["always", "when_needed"] = Field(
+        "always",
+        description="Whether training runs in processes of its own: always, or only on a GPU or with several of them.",
+    )
+    processes: int = Field(1, ge=1, description="Training processes on each machine: one per GPU.")
+    nodes: int = Field(1, ge=1, description="Machines that train together; they need one file system for the store.")
+    rendezvous: str = Field("", description="host:port at which several machines meet, on the first of them.")
+    deadline_hours: float = Field(
+        0.0, ge=0, description="A training stage stops with a checkpoint after so long; 0 = no deadline."
+    )
+
+    @model_validator(mode="after")
+    def several_machines_need_a_rendezvous(self) -> Self:
+        """Refuse several machines that could not find each other."""
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError("with nodes > 1 set rendezvous to host:port of the first machine")
+        return self

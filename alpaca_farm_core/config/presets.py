@@ -132,6 +132,7 @@ _MEADOW = Preset(
             evaluate__annotator__oracle_temperature=0.07,
         ),
         **_group("keeps the policy within about a nat of the SFT model, where rewards still hold", ppo__kl_coef=0.3),
+        **_group("a process of its own would cost more than its stages", execution__own_process="when_needed"),
         **_group("layers this narrow gain nothing from a second thread", execution__threads=1),
         **_group("short rows: many of them fill a decoding step", execution__decode_batch_size=256),
         **_group("an answer that does not end is no answer", ppo__unfinished_penalty=-3.0),

@@ -27,6 +27,8 @@ from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.pipeline.stop import StopRequest
+from alpaca_farm_core.training.process import run_training
 
 _REPORTED_PACKAGES = ("alpaca-farm-flows", "torch", "transformers", "accelerate", "datasets", "openai", "prefect")
 
@@ -145,12 +147,13 @@ def _build(
         calls=store.calls,
         execution=execution,
         progress=progress,
+        stop=StopRequest(execution.deadline_hours),
     )
     for folder in (context.output, context.scratch):
         folder.mkdir(parents=True, exist_ok=True)
     write_json(workspace / "name.json", {"name": name, "stage": stage.name})
     began = time.time()
-    result = stage.run(context)
+    result = run_training(stage, context) if stage.trains else stage.run(context)
     manifest = _manifest(stage, recipe, inputs, context, result, began)
     artifact = store.publish(context.output, manifest, name)
     shutil.rmtree(workspace, ignore_errors=True)

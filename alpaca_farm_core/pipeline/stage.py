@@ -15,6 +15,7 @@ from alpaca_farm_core.artifacts.manifest import Artifact, Kind
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
+from alpaca_farm_core.pipeline.stop import StopRequest
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StageContext:
         calls: Folder of the API-call cache, shared by all stages of a store.
         execution: How to run; must not change what is computed.
         progress: Where to report.
+        stop: Asked between the steps of a stage that trains.
     """
 
     config: Any
@@ -38,6 +40,7 @@ class StageContext:
     calls: Path
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     progress: Progress = field(default_factory=SilentProgress)
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 @dataclass(frozen=True)

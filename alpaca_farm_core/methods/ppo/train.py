@@ -85,9 +85,12 @@ class PPO:
         for step in range(first + 1, self.total_steps + 1):
             row = self._step(step)
             due = time.monotonic() - saved_at >= self._context.execution.checkpoint_seconds
-            if due or step == self.total_steps:
+            stopping = self._setup.workers.any(self._context.stop.is_asked())
+            if due or stopping or step == self.total_steps:
                 self._save(step)
                 saved_at = time.monotonic()
+            if stopping:
+                self._context.stop.leave()
             rate = self._tokens / max(self._seconds, 1e-9)
             self._context.progress.advance(1, {**_numbers(row), "tokens_per_second": rate})
 
@@ -233,7 +236,8 @@ class PPO:
         self._start, self._rows, self._samples = state["start"], list(state["rows"]), list(state["samples"])
         self._best = (int(state["best"][0]), float(state["best"][1])) if state["best"] else None
         self._controller.coefficient = float(state["kl_coef"])
-        self._keeper.prune(self._best[0] if self._best else None)
+        if self._setup.workers.is_main:
+            self._keeper.prune(self._best[0] if self._best else None)
         self._context.progress.say(f"Resuming after step {checkpoint.step} of {self.total_steps}.")
         return checkpoint.step
 

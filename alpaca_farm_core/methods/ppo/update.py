@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from alpaca_farm_core.models.heads import ValueModel
+
+
+# Every process must add up the same sums, also one without a response in a minibatch.
+_SUMS = ("policy_loss", "clip_fraction", "approx_kl", "kl_loss", "value_loss", "value_clip_fraction", "value_error")
 
 
 @dataclass(frozen=True)
@@ -70,14 +75,13 @@ class Update:
         """
         config = self._config
         self._learners.train(config.dropout)
-        n = len(self._judged.responses)
-        size = max(1, config.minibatch_size // self._workers.size)
+        n, size = config.rollout_batch_size, config.minibatch_size
         records: list[dict[str, float]] = []
         for epoch in range(config.epochs):
             assert config.seed is not None
-            order = permutation(n, "update", config.seed, step, epoch, self._workers.rank)
+            order = permutation(n, "update", config.seed, step, epoch, 0)
             for start in range(0, n - size + 1, size):
-                record = self._accumulate(list(order[start : start + size]))
+                record = self._accumulate(self._mine(order[start : start + size]))
                 record |= self._norms()
                 require_finite(record, step, last_good_step)
                 self._apply()
@@ -85,16 +89,22 @@ class Update:
         self._learners.train(False)
         return {name: sum(record[name] for record in records) / len(records) for name in records[0]}
 
+    def _mine(self, rows: Sequence[int]) -> list[int]:
+        """Which of this process's responses are among these rows of the whole batch (`Workers.share` dealt them)."""
+        size, rank = self._workers.size, self._workers.rank
+        return [row // size for row in rows if row % size == rank]
+
     def _accumulate(self, rows: list[int]) -> dict[str, float]:
         """Gradients of one minibatch, micro-batch by micro-batch; return its losses and shares per token."""
         counted = (
             len(rows) * self._config.max_new_tokens if self._config.paper_compat else self._judged.mask_NR[rows].sum()
         )
         counted_everywhere = float(self._workers.total(torch.as_tensor(counted, device=self._passes.device)))
-        sums: dict[str, Tensor] = {}
+        names = _SUMS if self._config.kl_loss_coef else [name for name in _SUMS if name != "kl_loss"]
+        sums = dict.fromkeys(names, torch.zeros((), device=self._passes.device))
         for part in self._passes.micro_batches(self._judged.responses, rows):
             for name, value in self._forward_backward(part, counted_everywhere).items():
-                sums[name] = sums.get(name, 0) + value.detach()
+                sums[name] = sums[name] + value.detach()
         totals = self._workers.total(torch.stack([value.float() for value in sums.values()])) / counted_everywhere
         return dict(zip(sums, totals.tolist(), strict=True))
 
