@@ -37,6 +37,17 @@ def rlhf(
     return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, method=method)
 
 
+# Prefect's form takes the descriptions of its fields from here.
+_ARGUMENTS = """Args:
+    preset: Settings to start from. `meadow` runs anywhere in minutes.
+    annotator: Judge of preferences and evaluation: `oracle` (embedded world only), a built-in LLM annotator,
+        or the folder of your own. Empty keeps the preset's.
+    run_name: Prefix of the artifacts' names. Empty takes the preset's name.
+    overrides: Settings by dotted key, for example {"sft.epochs": 2}. `alpaca-farm config show` lists them.
+    retry_missing: Ask again for annotations that an earlier run could not get.
+"""
+
+
 def _part(name: str, summary: str) -> Flow[..., State]:
     def part(
         preset: PresetName = "meadow",
@@ -47,7 +58,7 @@ def _part(name: str, summary: str) -> Flow[..., State]:
     ) -> State:
         return launch(name, preset, annotator, run_name, overrides, retry_missing)
 
-    part.__doc__ = summary
+    part.__doc__ = f"{summary}\n\n{_ARGUMENTS}"
     return flow(name=name, persist_result=False)(part)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import FarmError
 from flows.services.processes import Service, stop
@@ -59,7 +61,9 @@ class Farm:
         self._restarts = 0
         self.services.append(self._start_server())
         wait_for_server(self.services[0], self.address)
-        register_all(self.address, self.trainings, self._environment)
+        here = {PREFECT_API_URL: self.address.api, PREFECT_API_AUTH_STRING: self.address.auth or None}
+        with temporary_settings(here):
+            register_all(self.trainings, self._environment)
         for pool in POOLS:
             for number in range(1, self.workers + 1):
                 self._start(self._worker_starter(f"{pool}-{number}", pool))

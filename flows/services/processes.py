@@ -7,19 +7,19 @@ SIGTERM: by `stop`, or from the kernel (Linux) when this process is killed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+from alpaca_farm_core.training.children import end_with_parent
+
 _LAST_LINES = 15
 
 
@@ -64,14 +64,6 @@ def start_service(
             preexec_fn=end_with_parent(signal.SIGTERM),
         )
     return Service(name, process, log)
-
-
-def end_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """What a child calls before it starts, to get a signal when its parent dies; None where no kernel offers it."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    return lambda: prctl(_SET_PARENT_DEATH_SIGNAL, number, 0, 0, 0)
 
 
 def stop(services: Sequence[Service], patience_seconds: float) -> None:

@@ -1,11 +1,14 @@
 """What a fresh or old server must know: pools, limits, deployments and the zombie automation.
 
-Every function here may be called again: what is there already is brought up to date.
+Every function here may be called again: what is there already is brought up to date. As a command
+(`python -m flows.services.register`) it serves a server that something else started, such as docker/compose.yaml.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,10 +23,9 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from alpaca_farm_core.errors import FarmError
-from flows.services.server import ROOT, TRAINING_LIMIT, Address
+from flows.services.server import ROOT, TRAINING_LIMIT
 
 POOLS = ("gpu", "cpu")
 """Work pools: `gpu` for flows that train, `cpu` for the others."""
@@ -35,19 +37,17 @@ SILENCE = timedelta(seconds=90)
 _ENDINGS = ("Completed", "Cached", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
 
 
-def register_all(address: Address, trainings: int, environment: Mapping[str, str]) -> None:
-    """Register everything with a server.
+def register_all(trainings: int, environment: Mapping[str, str]) -> None:
+    """Register everything with the server of Prefect's current settings.
 
     Args:
-        address: The server.
         trainings: How many training stages may run at the same time.
         environment: Of the `prefect deploy` command.
 
     Raises:
         FarmError: `prefect deploy` failed.
     """
-    here = {PREFECT_API_URL: address.api, PREFECT_API_AUTH_STRING: address.auth or None}
-    with temporary_settings(here), get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
         for pool in POOLS:
             _register_pool(client, pool, ROOT / "deployments" / "pools" / "process.json")
         _register_limit(client, trainings)
@@ -107,3 +107,14 @@ def zombie_automation() -> AutomationCore:
             )
         ],
     )
+
+
+def main() -> None:
+    """Register everything with the server that PREFECT_API_URL names."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--trainings", type=int, default=1, help="training stages that may run at the same time")
+    register_all(parser.parse_args().trainings, {**os.environ, "PWD": str(ROOT)})
+
+
+if __name__ == "__main__":
+    main()
