@@ -35,6 +35,7 @@ def launch(
     run_name: str | None,
     overrides: Mapping[str, Any] | None,
     retry_missing: bool = False,
+    budget_usd: float | None = None,
     **options: Any,
 ) -> State:
     """Run the composition named `flow` in this process's default store.
@@ -46,13 +47,15 @@ def launch(
         run_name: Prefix of the artifacts' names; None takes the preset's name.
         overrides: Dotted settings, for example {"ppo.kl_coef": 0.02}.
         retry_missing: Ask again for annotations that are missing.
+        budget_usd: Most that this run may spend on API calls; None keeps the preset's.
         options: Arguments of the composition itself.
 
     Returns:
         *Completed* with name → `ArtifactReference`, or *Failed*.
     """
+    overrides = {**(overrides or {}), **({} if budget_usd is None else {"execution.budget_usd": budget_usd})}
     try:
-        study = build_study(preset, overrides or {}, annotator)
+        study = build_study(preset, overrides, annotator)
         if runtime.deployment.id is not None:  # asked for through a form or the API
             FormLimits.from_environment().check(study, build_study(preset))
         runner = TaskRunner(study, run_name or preset, Store(), retry_missing)

@@ -21,6 +21,7 @@ def rlhf(
     annotator: str | None = None,
     run_name: str | None = None,
     overrides: dict[str, Any] | None = None,
+    budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
     """Instructions → SFT → simulated preferences → reward model → policy → evaluation → report.
@@ -32,9 +33,11 @@ def rlhf(
             or the folder of your own. Empty keeps the preset's.
         run_name: Prefix of the artifacts' names. Empty takes the preset's name.
         overrides: Settings by dotted key, for example {"ppo.kl_coef": 0.02}. `alpaca-farm config show` lists them.
-        retry_missing: Ask again for annotations that an earlier run could not get.
+        budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
+        budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
+    retry_missing: Ask again for annotations that an earlier run could not get.
     """
-    return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, method=method)
+    return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, budget_usd, method=method)
 
 
 # Prefect's form takes the descriptions of its fields from here.
@@ -44,6 +47,7 @@ _ARGUMENTS = """Args:
         or the folder of your own. Empty keeps the preset's.
     run_name: Prefix of the artifacts' names. Empty takes the preset's name.
     overrides: Settings by dotted key, for example {"sft.epochs": 2}. `alpaca-farm config show` lists them.
+    budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
     retry_missing: Ask again for annotations that an earlier run could not get.
 """
 
@@ -54,9 +58,10 @@ def _part(name: str, summary: str) -> Flow[..., State]:
         annotator: str | None = None,
         run_name: str | None = None,
         overrides: dict[str, Any] | None = None,
+        budget_usd: float | None = None,
         retry_missing: bool = False,
     ) -> State:
-        return launch(name, preset, annotator, run_name, overrides, retry_missing)
+        return launch(name, preset, annotator, run_name, overrides, retry_missing, budget_usd)
 
     part.__doc__ = f"{summary}\n\n{_ARGUMENTS}"
     return flow(name=name, persist_result=False)(part)
