@@ -34,8 +34,7 @@ def rlhf(
         run_name: Prefix of the artifacts' names. Empty takes the preset's name.
         overrides: Settings by dotted key, for example {"ppo.kl_coef": 0.02}. `alpaca-farm config show` lists them.
         budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
-        budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
-    retry_missing: Ask again for annotations that an earlier run could not get.
+        retry_missing: Ask again for annotations that an earlier run could not get.
     """
     return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, budget_usd, method=method)
 
