@@ -95,5 +95,6 @@ def _is_path(text: str) -> bool:
     """Whether some reader could take the text for a place on this machine's disk."""
     if not text:
         return False
+    # os.path.exists, as Path.exists raises on a name that is too long to be one.
     written_as_path = text.startswith(("/", "~", ".", "\\")) or ".." in Path(text).parts
-    return written_as_path or text.lower().endswith(_FILE_SUFFIXES) or Path(text).exists()
+    return written_as_path or text.lower().endswith(_FILE_SUFFIXES) or os.path.exists(text)

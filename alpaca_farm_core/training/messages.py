@@ -72,11 +72,13 @@ def write_error(folder: Path, rank: int, error: BaseException) -> None:
 
 
 def read_error(folder: Path) -> Exception | None:
-    """Read the error of the first process that left one."""
-    for file in sorted(folder.glob("error-*.json")):
-        told = read_json(file)
-        if "traceback" in told:
-            return RuntimeError(f"A training process failed:\n{told['traceback']}")
-        error_class: type[FarmError] = getattr(errors, told["class"], FarmError)
-        return error_class(told["headline"], told["next_action"])
-    return None
+    """Read what went wrong: a user's error where one process left one, else the first traceback.
+
+    A process that fails makes the others fail too, with tracebacks that say nothing of the cause.
+    """
+    told = [read_json(file) for file in sorted(folder.glob("error-*.json"))]
+    for error in told:
+        if "class" in error:
+            error_class: type[FarmError] = getattr(errors, error["class"], FarmError)
+            return error_class(error["headline"], error["next_action"])
+    return RuntimeError(f"A training process failed:\n{told[0]['traceback']}") if told else None

@@ -50,7 +50,12 @@ def run_training(stage: Stage, context: StageContext) -> StageResult:
     Raises:
         FarmError: what the stage raises, its deadline, lack of memory, a lost process.
     """
-    return run_apart(stage, context) if needs_own_process(context.execution) else run_here(stage, context)
+    # Processes of an earlier attempt may still be writing their checkpoint, though their caller was killed: the
+    # launcher inherits the open lock file, so nobody starts before they have gone.
+    with exclusive(context.scratch / "training.lock", lambda holder: context.progress.say(_WAITING)) as lock:
+        if needs_own_process(context.execution):
+            return run_apart(stage, context, lock)
+        return run_here(stage, context)
 
 
 def needs_own_process(execution: ExecutionConfig) -> bool:
@@ -64,22 +69,20 @@ def needs_own_process(execution: ExecutionConfig) -> bool:
     return torch.cuda.is_available()
 
 
-def run_apart(stage: Stage, context: StageContext) -> StageResult:
-    """Run a training stage in processes of its own.
+def run_apart(stage: Stage, context: StageContext, lock: IO[str]) -> StageResult:
+    """Run a training stage in processes of its own, which hold `lock` until they end.
 
     Raises:
         FarmError: what the stage raises, its deadline, lack of memory, a lost process.
     """
     folder = context.scratch / "job"
-    # The lock's file is open in the launcher too: while one of an earlier attempt still runs, nobody starts another.
-    with exclusive(context.scratch / "training.lock", lambda holder: context.progress.say(_WAITING)) as lock:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        job_file = _write_job(folder, stage, context)
-        command = launch_command(context.execution, job_file)
-        if context.execution.nodes > 1:
-            context.progress.say(f"Start on each of the other machines: {' '.join(command[1:])}")
-        output = _run(command, context, folder / "training.log", lock)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    job_file = _write_job(folder, stage, context)
+    command = launch_command(context.execution, job_file)
+    if context.execution.nodes > 1:
+        context.progress.say(f"Start on each of the other machines: {' '.join(command[1:])}")
+    output = _run(command, context, folder / "training.log", lock)
     error = read_error(folder)
     if error is not None:
         raise error

@@ -12,7 +12,8 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import FarmError
-from flows.services.processes import Service, stop
+from alpaca_farm_core.training.children import adopt_orphans
+from flows.services.processes import Service, end, orphans, stop
 from flows.services.register import POOLS, register_all
 from flows.services.server import (
     TRAINING_LIMIT,
@@ -55,6 +56,7 @@ class Farm:
         Raises:
             FarmError: the port is taken, or a part does not start.
         """
+        adopt_orphans()  # runs of a worker that was killed
         self._logs = fresh_log_folder(self.store.root)
         self._environment = client_environment(self.address, self.store.root) | {LIMIT_VARIABLE: TRAINING_LIMIT}
         self._starters: list[Callable[[], Service]] = [self._start_server]
@@ -69,7 +71,7 @@ class Farm:
                 self._start(self._worker_starter(f"{pool}-{number}", pool))
 
     def watch(self) -> None:
-        """Start again what has died.
+        """Start again what has died; runs that a dead worker left go on and end by themselves.
 
         Raises:
             FarmError: services keep dying.
@@ -87,6 +89,7 @@ class Farm:
         """Stop workers, then the server, and every process they started."""
         workers: Sequence[Service] = self.services[1:]
         stop(workers, patience_seconds)
+        end(orphans(self.services), patience_seconds)
         stop(self.services[:1], patience_seconds)
         self.services.clear()
 

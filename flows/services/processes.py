@@ -7,7 +7,6 @@ SIGTERM: by `stop`, or from the kernel (Linux) when this process is killed.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -75,17 +74,28 @@ def stop(services: Sequence[Service], patience_seconds: float) -> None:
             service.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             service.process.wait(max(0.1, deadline - time.monotonic()))
-    left = _alive(tree)
-    for process in left:
+    end(tree, max(0.5, deadline - time.monotonic()))
+    for service in services:
+        service.process.wait()
+
+
+def orphans(services: Sequence[Service]) -> list[psutil.Process]:
+    """What dead services left to this process, and all below it (it must have called `adopt_orphans`)."""
+    known = {service.process.pid for service in services}
+    own = [child for child in psutil.Process().children() if child.pid not in known]
+    return [process for child in own for process in _tree(child.pid)]
+
+
+def end(processes: Sequence[psutil.Process], patience_seconds: float) -> None:
+    """SIGTERM, then SIGKILL to those that still run."""
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, left = psutil.wait_procs(left, timeout=max(0.5, deadline - time.monotonic()))
+    _, left = psutil.wait_procs(processes, timeout=patience_seconds)
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=5)
-    for service in services:
-        service.process.wait()
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -95,7 +105,3 @@ def _tree(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def _alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if process.pid != os.getpid() and process.is_running()]

@@ -16,6 +16,7 @@ from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import (
     ConfigError,
+    ModelError,
     OutOfMemoryError,
     TrainingDivergedError,
     TrainingProcessError,
@@ -178,6 +179,12 @@ def test_a_defect_arrives_with_its_traceback(tmp_path):
         write_error(tmp_path, 1, error)
     with pytest.raises(RuntimeError, match="KeyError: 'lost'"):
         raise read_error(tmp_path)
+
+
+def test_the_cause_is_told_not_what_it_did_to_the_others(tmp_path):
+    write_error(tmp_path, 0, RuntimeError("Connection closed by peer"))
+    write_error(tmp_path, 1, ModelError("No such model.", "Choose another."))
+    assert str(read_error(tmp_path)) == "No such model.\n  → Choose another."
 
 
 @pytest.mark.parametrize(
