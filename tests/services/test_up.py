@@ -65,6 +65,29 @@ def test_mistakes_in_the_form_fail_at_once_with_what_to_do(up, parameters, said)
     assert [artifact["key"] for artifact in shown] == ["sft-problem"]
 
 
+def test_the_night_fires_by_its_schedule_and_the_second_time_all_is_cached(up):
+    night = up.get("/deployments/name/evaluate/nightly-evaluation")
+    up.http.patch(
+        f"/deployments/{night['id']}", json={"parameters": {"preset": "meadow", "overrides": TINY, "run_name": "night"}}
+    ).raise_for_status()
+    cron = {"schedule": {"cron": "* * * * *", "timezone": "Europe/Berlin"}, "active": True}
+    (made,) = up.http.post(f"/deployments/{night['id']}/schedules", json=[cron]).raise_for_status().json()
+    try:
+        fired = wait_for(lambda: finished_runs(up, night["id"])[1:2] and finished_runs(up, night["id"]), 300)
+    finally:
+        up.http.delete(f"/deployments/{night['id']}/schedules/{made['id']}").raise_for_status()
+    assert {run["state_name"] for run in fired} == {"Completed"}
+    assert set(up.task_states(fired[1]["id"]).values()) == {"Cached"}
+
+
+def finished_runs(up, deployment_id):
+    """Runs that a schedule started and that have ended, oldest first."""
+    runs = up.post(
+        "/flow_runs/filter", deployments={"id": {"any_": [deployment_id]}}, sort="EXPECTED_START_TIME_ASC", limit=50
+    )
+    return [run for run in runs if run["auto_scheduled"] and run["end_time"]]
+
+
 def test_auth_restart_of_a_worker_and_a_second_start(tmp_path):
     with running(tmp_path / "up", auth="farmer:s3cret") as up:
         assert httpx.get(f"http://127.0.0.1:{up.port}/api/work_pools/filter").status_code in (401, 405)
