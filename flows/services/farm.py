@@ -5,6 +5,7 @@ In: a store, an address and counts. Out: a server with UI, pools, limits, deploy
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,7 @@ from flows.services.server import (
 from tasks.limits import LIMIT_VARIABLE
 
 STOP_SECONDS = 25.0
-_RESTARTS = 5
+_RESTARTS, _RESTARTS_SECONDS = 5, 600.0
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Farm:
         self._logs = fresh_log_folder(self.store.root)
         self._environment = client_environment(self.address, self.store.root) | {LIMIT_VARIABLE: TRAINING_LIMIT}
         self._starters: list[Callable[[], Service]] = [self._start_server]
-        self._restarts = 0
+        self._restarts: list[float] = []
         self.services.append(self._start_server())
         wait_for_server(self.services[0], self.address)
         here = {PREFECT_API_URL: self.address.api, PREFECT_API_AUTH_STRING: self.address.auth or None}
@@ -79,8 +80,9 @@ class Farm:
         for index, service in enumerate(self.services):
             if service.is_alive():
                 continue
-            self._restarts += 1
-            if self._restarts > _RESTARTS:
+            now = time.monotonic()
+            self._restarts = [*(then for then in self._restarts if now - then < _RESTARTS_SECONDS), now]
+            if len(self._restarts) > _RESTARTS:
                 raise FarmError(f"The {service.name} keeps dying:\n{service.last_lines()}", f"See {service.log}.")
             self.say(f"The {service.name} died ({service.process.returncode}); starting it again.")
             self.services[index] = self._starters[index]()
