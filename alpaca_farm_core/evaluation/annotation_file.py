@@ -228,9 +228,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _read_list(path: Path) -> list[Any]:
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            with memoryview(content) as view:
-                rows = orjson.loads(view)
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            memoryview(content) as view,
+        ):
+            rows = orjson.loads(view)
     except (ValueError, OSError):
         rows = read_json(path)  # reads NaN, and says what is wrong and where
     if not isinstance(rows, list):

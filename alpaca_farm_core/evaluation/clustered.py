@@ -44,7 +44,8 @@ class Clusters:
             return cls(values, np.ones_like(values))
         codes: dict[Hashable, int] = {}
         places = np.fromiter((codes.setdefault(name, len(codes)) for name in names), np.int64, len(values))
-        return cls(np.bincount(places, weights=values), np.bincount(places).astype(np.float64))
+        sizes = np.bincount(places).astype(np.float64)
+        return cls(np.bincount(places, weights=values).astype(np.float64), sizes)
 
     @property
     def n(self) -> int:

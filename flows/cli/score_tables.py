@@ -15,18 +15,15 @@ Row = Mapping[str, Any]
 def print_scores(rows: Sequence[Row]) -> None:
     """Print one line per model, then what was asked for besides."""
     controlled = any("lc_method" in row for row in rows)
-    table = _table("model", "win %", "± s.e.", "95 % interval", "discrete")
-    for heading in ("LC win %", "± s.e.") if controlled else ():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("won", "lost", "draws", "missing", "length"):
+    table = _table("model", "win %", "± s.e.", "95 % interval", *(("LC %", "± s.e.") if controlled else ()))
+    for heading in ("won/lost/drawn", "missing", "length"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         cells = [row["model"], number(row["win_rate"]), number(row["standard_error"], 2), span(row["interval"])]
-        cells += [number(row["discrete_win_rate"])]
         if controlled:
             cells += [number(row["length_controlled_winrate"]), number(row["lc_standard_error"], 2)]
-        cells += [str(row[name]) for name in ("n_wins", "n_wins_base", "n_draws", "n_missing")]
-        table.add_row(*cells, number(row["avg_length"], 0))
+        cells += ["/".join(str(row[name]) for name in ("n_wins", "n_wins_base", "n_draws"))]
+        table.add_row(*cells, str(row["n_missing"]), number(row["avg_length"], 0))
     Console().print(table)
     for row in rows:
         if "by" in row:
@@ -100,7 +97,7 @@ def _print_groups(row: Row) -> None:
 
 def _table(first: str, *figures: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first)
+    table.add_column(first, overflow="fold", min_width=8)
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -89,11 +89,13 @@ def fit_cross_validated(design_ND: Any, scores_N: Floats, weights_N: Floats) -> 
     losses = np.zeros((n_folds, len(C_GRID)))
     folds = GroupKFold(n_splits=n_folds).split(doubled.labels, groups=doubled.groups)
     for fold, (train, test) in enumerate(folds):
+        # One stream of random numbers per fold, as LogisticRegressionCV draws them: near ties between C depend on it.
+        random = np.random.RandomState(SEED)
         for place, c in enumerate(C_GRID):
-            coefficients, _ = doubled.fit(c, train)
+            coefficients, _ = doubled.fit(c, random, train)
             losses[fold, place] = doubled.loss(coefficients, test)
     best = float(C_GRID[np.argmin(losses.mean(axis=0))])
-    coefficients, converged = doubled.fit(best)
+    coefficients, converged = doubled.fit(best, np.random.RandomState(SEED))
     return Fit(coefficients, best, n_folds, converged)
 
 
@@ -112,17 +114,16 @@ class _Doubled:
         from scipy import sparse
 
         n = len(scores_N)
-        stack = sparse.vstack if sparse.issparse(design_ND) else np.vstack
-        twice = stack([design_ND, design_ND])
+        pair = [design_ND, design_ND]
         return cls(
-            design=twice.tocsr() if sparse.issparse(twice) else twice,
+            design=sparse.vstack(pair, format="csr") if sparse.issparse(design_ND) else np.vstack(pair),
             labels=np.repeat([1.0, 0.0], n),
             scores=np.tile(scores_N, 2),
             true_weights=np.tile(weights_N, 2),
             groups=np.tile(np.arange(n), 2),
         )
 
-    def fit(self, c: float, rows: Any = slice(None)) -> tuple[Floats, bool]:
+    def fit(self, c: float, random: np.random.RandomState, rows: Any = slice(None)) -> tuple[Floats, bool]:
         """Coefficients at one C, and whether the solver converged."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -130,7 +131,7 @@ class _Doubled:
         labels, scores = self.labels[rows], self.scores[rows]
         weights = np.where(labels == 1, scores, 1 - scores) * self.true_weights[rows]
         solver = LogisticRegression(
-            C=c, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=SEED,
+            C=c, l1_ratio=1.0, solver="liblinear", fit_intercept=False, random_state=random,
             tol=TOLERANCE, max_iter=MAX_ITERATIONS,
         )  # fmt: skip
         with warnings.catch_warnings(record=True) as caught:
