@@ -386,7 +386,7 @@ def test_a_row_without_an_output_cannot_be_controlled(tmp_path):
         ("difficulty", "instruction,instruction_difficulty\nx,1\nx,2\n", "'x' has two difficulties"),
         ("difficulty", "index,instruction_difficulty\n0,1\n0,2\n", "index 0 has two difficulties"),
         ("difficulty", "index,instruction_difficulty\n0.5,1\n", "index 0.5 is no row number"),
-        ("difficulty", "instruction,instruction_difficulty\nx\n", r"row 2 .*: 1 cells under 2 columns"),
+        ("difficulty", "instruction,instruction_difficulty\nx\n", r"row 1 .*: 1 cells under 2 columns"),
         ("gamed", "index,preference\n0,1\n", "has the columns index, preference"),
         ("gamed", "index,preference,std_delta_len\n0,7,1\n", "preference 7 is off the scale"),
         ("gamed", "index,preference,std_delta_len\n0,1,\n", "column 'std_delta_len' is empty"),

@@ -7,14 +7,14 @@ the line and the column.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.evaluation.annotation_file import content_key
+from alpaca_farm_core.evaluation.csv_table import read_table, row_place
 
 DIFFICULTY = "instruction_difficulty"
 WEIGHT_COLUMNS = ("np.tanh(std_delta_len)", DIFFICULTY, "not_gamed_baseline.astype(float)")
@@ -111,7 +111,7 @@ def read_difficulties(path: Path, order: Sequence[str] | None = None) -> Difficu
     Raises:
         DataError: the file cannot be read, lacks a column, or gives one instruction two difficulties.
     """
-    header, lines = read_csv(path)
+    header, lines = _read(path)
     if DIFFICULTY not in header or not {"index", "instruction"} & set(header):
         raise DataError(
             f"{path} has the columns {', '.join(header)}.",
@@ -141,14 +141,13 @@ def read_gamed(path: Path) -> GamedRows:
     Raises:
         DataError: the file cannot be read, lacks a column, or holds a value off the scale.
     """
-    header, lines = read_csv(path)
+    header, rows = _read(path)
     missing = [name for name in ("std_delta_len", "preference") if name not in header]
     if missing or not {DIFFICULTY, "index", "instruction"} & set(header):
         raise DataError(
             f"{path} has the columns {', '.join(header)}.",
             f"Gamed rows need 'std_delta_len', 'preference', and '{DIFFICULTY}', 'instruction' or 'index'.",
         )
-    rows = list(lines)
     preferences = [line.optional("preference") for line in rows]
     from_one = any(value is not None and value > 1 for value in preferences)
     return GamedRows(
@@ -168,7 +167,7 @@ def read_weights(path: Path) -> dict[str, Weights]:
     Raises:
         DataError: the file cannot be read or has not three coefficients.
     """
-    header, lines = read_csv(path)
+    header, lines = _read(path)
     names = [name for name in WEIGHT_COLUMNS if name in header]
     if len(names) != len(WEIGHT_COLUMNS):
         names = list(header[1:])
@@ -180,32 +179,14 @@ def read_weights(path: Path) -> dict[str, Weights]:
     return {line.values[header[0]]: Weights(*(line.number(name) for name in names)) for line in lines}
 
 
-def read_csv(path: Path) -> tuple[list[str], Iterator[_Line]]:
-    """Read a CSV file's header and lines; an unnamed first column is called `index`.
-
-    Raises:
-        DataError: the file is missing, is not UTF-8, or has no line.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = list(csv.reader(stream))
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}.", "Check the path.") from None
-    except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}.", "Write the file again.") from None
-    table = [cells for cells in table if cells]
-    if len(table) < 2:
-        raise DataError(f"{path} holds no rows.", "Give a CSV file with a header and at least one line.")
-    header = [name.strip() or "index" for name in table[0]]
-    return header, _lines(path, header, table[1:])
-
-
-def _lines(path: Path, header: Sequence[str], table: Sequence[Sequence[str]]) -> Iterator[_Line]:
-    for number, cells in enumerate(table, start=2):
-        place = f"{path}, row {number} (from 1, header included)"
-        if len(cells) != len(header):
-            raise DataError(f"{place}: {len(cells)} cells under {len(header)} columns.", "Repair that line.")
-        yield _Line(dict(zip(header, cells, strict=True)), place)
+def _read(path: Path) -> tuple[list[str], list[_Line]]:
+    """Header and lines; an unnamed first column is the index, as pandas writes it."""
+    header, table = read_table(path)
+    header = [name or "index" for name in header]
+    return header, [
+        _Line(dict(zip(header, cells, strict=True)), row_place(path, number))
+        for number, cells in enumerate(table, start=1)
+    ]
 
 
 def _named(index: int, order: Sequence[str], place: str) -> str:
