@@ -76,19 +76,9 @@ def show(board: Path, sort: str, reverse: bool, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    from rich.console import Console
-    from rich.table import Table
+    from flows.cli.score_tables import print_board
 
-    from alpaca_farm_core.evaluation.board_formats import columns_with_figures
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = columns_with_figures(rows)
-    for column in columns:
-        first = column.heading == "Model"
-        table.add_column(column.heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
-    for row in rows:
-        table.add_row(*(column.cell(row) for column in columns))
-    Console().print(table)
+    print_board(rows)
 
 
 @leaderboard.command()

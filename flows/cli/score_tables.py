@@ -9,22 +9,24 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from alpaca_farm_core.evaluation.board_formats import figure, places, span
+
 Row = Mapping[str, Any]
 
 
 def print_scores(rows: Sequence[Row]) -> None:
     """Print one line per model, then what was asked for besides."""
     controlled = any("lc_method" in row for row in rows)
-    table = _table("model", "win %", "± s.e.", "95 % interval", *(("LC %", "± s.e.") if controlled else ()))
+    table = _table("model", "win % ± s.e.", "95 % interval", *(["LC % ± s.e."] if controlled else []))
     for heading in ("won/lost/drawn", "missing", "length"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        cells = [row["model"], number(row["win_rate"]), number(row["standard_error"], 2), span(row["interval"])]
+        cells = [row["model"], with_error(row["win_rate"], row["standard_error"]), span(row["interval"])]
         if controlled:
-            cells += [number(row["length_controlled_winrate"]), number(row["lc_standard_error"], 2)]
+            cells.append(with_error(row["length_controlled_winrate"], row["lc_standard_error"]))
         cells += ["/".join(str(row[name]) for name in ("n_wins", "n_wins_base", "n_draws"))]
-        table.add_row(*cells, str(row["n_missing"]), number(row["avg_length"], 0))
-    Console().print(table)
+        table.add_row(*cells, str(row["n_missing"]), figure(row["avg_length"], 0))
+    console().print(table)
     for row in rows:
         if "by" in row:
             _print_groups(row)
@@ -75,29 +77,44 @@ def warn(rows: Sequence[Row]) -> None:
                 click.secho(f"{row['model']}: length control: {row[name]}", fg="yellow", err=True)
 
 
-def number(value: Any, digits: int = 1) -> str:
-    """A figure, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+def print_board(rows: Sequence[Row]) -> None:
+    """Print a leaderboard with ranks and the places that the data allow."""
+    controlled = any(row.get("length_controlled_winrate") is not None for row in rows)
+    table = _table("model", "rank", "win % ± s.e.", "95 % interval", *(["LC % ± s.e."] if controlled else []))
+    for heading in ("n", "missing", "length"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [str(row["model"]), "–" if row["rank"] is None else places(row)]
+        cells += [with_error(row.get("win_rate"), row.get("standard_error")), span(row.get("interval"))]
+        if controlled:
+            cells.append(with_error(row.get("length_controlled_winrate"), row.get("lc_standard_error")))
+        table.add_row(*cells, *(figure(row.get(name), 0) for name in ("n_total", "n_missing", "avg_length")))
+    console().print(table)
 
 
-def span(bounds: Sequence[float] | None) -> str:
-    """An interval, or a dash."""
-    return "–" if not bounds else f"{bounds[0]:.1f}–{bounds[1]:.1f}"
+def with_error(value: Any, error: Any) -> str:
+    """A rate with its standard error, as far as they are known."""
+    return figure(value) + ("" if error is None else f" ± {error:.2f}")
+
+
+def console() -> Console:
+    """Standard output; wide where it is no terminal, since nobody's screen limits it."""
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=200)
 
 
 def _print_groups(row: Row) -> None:
-    table = _table(f"{row['model']}: {row['by']['field']}", "win %", "± s.e.", "95 % interval", "n", "missing")
+    table = _table(f"{row['model']}: {row['by']['field']}", "win % ± s.e.", "95 % interval", "n", "missing")
     for group in row["by"]["groups"]:
-        cells = [number(group["win_rate"]), number(group["standard_error"], 2), span(group["interval"])]
+        cells = [with_error(group["win_rate"], group["standard_error"]), span(group["interval"])]
         table.add_row(group["group"] or "(none)", *cells, str(group["n_total"]), str(group["n_missing"]))
-    console = Console()
-    console.print()
-    console.print(table)
+    click.echo()
+    console().print(table)
 
 
 def _table(first: str, *figures: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first, overflow="fold", min_width=8)
+    table.add_column(first, overflow="fold", min_width=12)
     for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -33,7 +33,8 @@ class LengthControlled:
 
     Attributes:
         win_rate: 100 · mean σ(ψγ + θ); None where there is none, `problem` says why.
-        standard_error: Of that mean over instructions, as AlpacaEval states it (not of the fit).
+        standard_error: Of that mean over instructions, as AlpacaEval states it (not of the fit); None without
+            difficulties, when all instructions have the same chance.
         method: `length_controlled_v1`, with `_noreg` without gamed rows and `_minimal` without difficulties;
             `given weights`; `baseline` for the baseline itself.
         weights: φ, ψ, θ.
@@ -161,6 +162,7 @@ class LengthControl:
                 None, problem=f"the weights of {group.model} need difficulties: give --instruction-difficulty"
             )
         rate, error = predict(gammas, difference.difficulty, difference.model)
+        error = None if self.difficulties is None else error
         return LengthControlled(rate, error, "given weights", difference, n_predicted=len(gammas))
 
     def _fitted(
@@ -190,7 +192,7 @@ class LengthControl:
         rate, sem = predict(gammas, found.difficulty, found.model)
         return LengthControlled(
             win_rate=rate,
-            standard_error=sem,
+            standard_error=None if minimal else sem,
             method="length_controlled_v1" + ("_noreg" if self.gamed is None else "") + ("_minimal" if minimal else ""),
             weights=found,
             c=fit.c,
