@@ -24,7 +24,18 @@ from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.errors import DataError, UsageError
 
 POOL, EACH = "pool", "each"
-_TEXTS = ("instruction", "input", "output_1", "output_2", "generator_1", "generator_2", "annotator", "dataset")
+_TEXTS = (
+    "instruction",
+    "input",
+    "output_1",
+    "output_2",
+    "generator_1",
+    "generator_2",
+    "annotator",
+    "dataset",
+    "explanation",
+)
+_PRICE = "preference_price_per_example"
 _IDENTITY = ("instruction", "input", "output_1", "output_2", "annotator")
 _TEXT_OR_MISSING = frozenset({str, type(None)})
 
@@ -42,6 +53,7 @@ class ModelAnnotations:
         preferences: Raw values.
         texts: Field → texts or None, for the fields of AlpacaEval's schema.
         groups: Values of the further field that was asked for, as text; None where it was not.
+        prices: What each judgement cost in USD, as AlpacaEval writes it; None where no row says.
         n_duplicates: Rows equal to an earlier one in instruction, input, both outputs and annotator.
         n_other_annotators: Rows left out because another annotator wrote them.
     """
@@ -52,6 +64,7 @@ class ModelAnnotations:
     preferences: Sequence[object]
     texts: Mapping[str, Sequence[str | None]]
     groups: Sequence[str] | None
+    prices: Sequence[float | None] | None
     n_duplicates: int
     n_other_annotators: int = 0
 
@@ -131,6 +144,7 @@ class ModelAnnotations:
             preferences=_take(self.preferences, kept),
             texts={name: _take(column, kept) for name, column in self.texts.items()},
             groups=None if self.groups is None else _take(self.groups, kept),
+            prices=None if self.prices is None else _take(self.prices, kept),
             n_duplicates=self.n_duplicates,
             n_other_annotators=self.n_other_annotators,
         )
@@ -169,12 +183,15 @@ def read_annotations(path: Path, annotator: str = "", group_field: str = "") -> 
 def _read_groups(path: Path, annotator: str, group_field: str) -> list[ModelAnnotations]:
     rows = read_rows(path)
     columns = {name: _texts(rows, name, path) for name in _TEXTS}
+    # Shown, never scored: other tools may keep something else than text under this name.
+    columns["explanation"] = [value if isinstance(value, str) else None for value in _column(rows, "explanation")]
     names = _names(columns, path, per_annotator=annotator == EACH)
     wanted = _wanted(columns["annotator"], annotator, path)
     groups = [_label(row.get(group_field)) for row in rows] if group_field else None
     if group_field and all(group_field not in row for row in rows):
         raise UsageError(f"No row of {path} has the field '{group_field}'.", f"Its fields: {', '.join(rows[0])}.")
     preferences = _column(rows, "preference")
+    prices = _prices(rows)
     del rows
     found = []
     for model, places in _places(names, wanted).items():
@@ -189,6 +206,7 @@ def _read_groups(path: Path, annotator: str, group_field: str) -> list[ModelAnno
                 preferences=_take(preferences, places),
                 texts=texts,
                 groups=_take(groups, places) if groups is not None else None,
+                prices=_take(prices, places) if prices is not None else None,
                 n_duplicates=_duplicates(texts),
                 n_other_annotators=0 if wanted is None else names.count(model) - len(places),
             )
@@ -284,6 +302,13 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
         return list(map(itemgetter(name), rows))
     except KeyError:
         return [row.get(name) for row in rows]
+
+
+def _prices(rows: Sequence[Mapping[str, Any]]) -> list[float | None] | None:
+    if not any(_PRICE in row for row in rows):
+        return None
+    found = (row.get(_PRICE) for row in rows)
+    return [float(price) if isinstance(price, (int, float)) and price >= 0 else None for price in found]
 
 
 def _names(columns: Mapping[str, Sequence[str | None]], path: Path, per_annotator: bool) -> list[str]:

@@ -7,6 +7,7 @@ scikit-learn load only for what needs them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,6 +180,7 @@ def _row(
         **left_out,
         "baseline": group.baseline,
         "annotators": group.annotators,
+        "cost_usd": None if group.prices is None else math.fsum(price or 0.0 for price in group.prices),
     }
     row |= _asked_interval(group, scores, options)
     if options.length_control is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +12,7 @@ from flows.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
     from alpaca_farm_core.evaluation.length_control.control import LengthControl
-    from alpaca_farm_core.evaluation.scoring import ScoreOptions
+    from alpaca_farm_core.evaluation.scoring import ScoredModel, ScoreOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -88,6 +88,7 @@ _SCORING_OPTIONS = (
 @click.option("--power", default=0, type=click.IntRange(0), metavar="N", help="Also the interval N instructions give.")
 @click.option("--compare", nargs=2, metavar="MODEL MODEL", help="Also compare two models on shared instructions.")
 @click.option("--save-difficulty", type=_FILE, metavar="CSV", help="Write the estimated difficulties.")
+@click.option("--report", type=_FILE, metavar="HTML", help="Also write one page that compares the models.")
 @json_option
 def score(
     files: tuple[Path, ...],
@@ -95,6 +96,7 @@ def score(
     power: int,
     compare: tuple[str, str] | None,
     save_difficulty: Path | None,
+    report: Path | None,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -113,6 +115,8 @@ def score(
     comparison = compare_models(scored, *compare).to_row() if compare else None
     if save_difficulty is not None:
         _save_difficulty(chosen.length_control, save_difficulty)
+    if report is not None:
+        _write_report(scored, report)
     if as_json:
         print_json({"models": rows, "comparison": comparison} if comparison else rows)
     else:
@@ -178,3 +182,11 @@ def _save_difficulty(control: LengthControl | None, path: Path) -> None:
     if control is None or not control.estimate or control.difficulties is None:
         raise click.UsageError("--save-difficulty needs --estimate-difficulty.")
     write_text_atomic(path, difficulties_csv(control.difficulties.by_key))
+
+
+def _write_report(scored: Sequence[ScoredModel], path: Path) -> None:
+    from alpaca_farm_core.artifacts.files import write_text_atomic
+    from alpaca_farm_core.evaluation.report.comparison import comparison_facts, comparison_page
+
+    write_text_atomic(path, comparison_page(comparison_facts(scored, "Models compared")))
+    click.echo(f"Report: {path.absolute()}", err=True)
