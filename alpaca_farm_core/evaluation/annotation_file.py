@@ -33,7 +33,6 @@ _TEXTS = (
     "generator_2",
     "annotator",
     "dataset",
-    "explanation",
 )
 _PRICE = "preference_price_per_example"
 _IDENTITY = ("instruction", "input", "output_1", "output_2", "annotator")

@@ -97,12 +97,13 @@ def estimate(outputs: Artifact, reference: Artifact, study: StudyConfig) -> Esti
         DataError: the two sides have no instruction in common, or one holds several models.
     """
     ours, theirs = (read_outputs(side.path / "outputs.jsonl") for side in (outputs, reference))
+    names = generator_name(ours, "outputs"), generator_name(theirs, "reference outputs")
     matched = match(ours, theirs)
     pairs = matched.pairs()
     n_ties = sum(pair.output_1 == pair.output_2 for pair in pairs)
     return Estimate(
-        model=generator_name(ours, "outputs"),
-        reference=generator_name(theirs, "reference outputs"),
+        model=names[0],
+        reference=names[1],
         n_pairs=len(pairs),
         n_ties=n_ties,
         api_calls=round(api_calls_per_instruction(study.section("evaluate")) * (len(set(pairs)) - n_ties)),

@@ -69,7 +69,7 @@ def evaluate(
         outputs = resolve(model_outputs, opened, study, data, name, lambda title: display)
         reference = resolve(reference_outputs, opened, study, data, reference_name, lambda title: display)
         expected = estimate(outputs, reference, study)
-        console.print(_expectation(expected, study.evaluate.annotator.name), highlight=False)
+        console.print(_expectation(expected, study.evaluate.annotator.name), highlight=False, soft_wrap=True)
         if dry_run:
             if as_json:
                 print_json(asdict(expected))

@@ -133,8 +133,12 @@ def _groups(models: Sequence[Mapping[str, Any]]) -> Markup | None:
     columns = []
     for model in with_groups:
         rates = {group["group"]: group["win_rate"] for group in model["groups"]}
-        columns.append((model["model"][:24], [rates.get(name) for name in names]))
+        columns.append((_short(model["model"]), [rates.get(name) for name in names]))
     return Markup(bars([name or "(none)" for name in names], columns, "win rate, %", digits=1))
+
+
+def _short(name: str, limit: int = 30) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
 def _scatters(models: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
