@@ -8,20 +8,14 @@ preference. Errors name the file, the row and the field.
 
 from __future__ import annotations
 
-import gc
-import mmap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
-
-from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.errors import DataError, UsageError
+from alpaca_farm_core.evaluation import annotation_columns as read
 
 POOL, EACH = "pool", "each"
 _TEXTS = (
@@ -34,9 +28,7 @@ _TEXTS = (
     "annotator",
     "dataset",
 )
-_PRICE = "preference_price_per_example"
 _IDENTITY = ("instruction", "input", "output_1", "output_2", "annotator")
-_TEXT_OR_MISSING = frozenset({str, type(None)})
 
 Value = TypeVar("Value")
 
@@ -175,22 +167,22 @@ def read_annotations(path: Path, annotator: str = "", group_field: str = "") -> 
         DataError: missing or malformed file, no rows, a row that is no object or has no `preference`, no
             row of that annotator, or several judgements of one pair.
     """
-    with _no_garbage_collection():
+    with read.no_garbage_collection():
         return _read_groups(path, annotator, group_field)
 
 
 def _read_groups(path: Path, annotator: str, group_field: str) -> list[ModelAnnotations]:
-    rows = read_rows(path)
-    columns = {name: _texts(rows, name, path) for name in _TEXTS}
+    rows = read.read_rows(path)
+    columns = {name: read.texts(rows, name, path) for name in _TEXTS}
     # Shown, never scored: other tools may keep something else than text under this name.
-    columns["explanation"] = [value if isinstance(value, str) else None for value in _column(rows, "explanation")]
+    columns["explanation"] = [value if isinstance(value, str) else None for value in read.column(rows, "explanation")]
     names = _names(columns, path, per_annotator=annotator == EACH)
     wanted = _wanted(columns["annotator"], annotator, path)
     groups = [_label(row.get(group_field)) for row in rows] if group_field else None
     if group_field and all(group_field not in row for row in rows):
         raise UsageError(f"No row of {path} has the field '{group_field}'.", f"Its fields: {', '.join(rows[0])}.")
-    preferences = _column(rows, "preference")
-    prices = _prices(rows)
+    preferences = read.column(rows, "preference")
+    prices = read.prices(rows)
     del rows
     found = []
     for model, places in _places(names, wanted).items():
@@ -214,13 +206,14 @@ def _read_groups(path: Path, annotator: str, group_field: str) -> list[ModelAnno
 
 
 def _places(names: Sequence[str], wanted: Sequence[bool] | None) -> dict[str, Sequence[int]]:
-    """Model → places of its rows, in order of first appearance."""
+    """Model → places of its wanted rows, perhaps none, in order of first appearance."""
     if wanted is None and names.count(names[0]) == len(names):
         return {names[0]: range(len(names))}
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
+        mine = places.setdefault(name, [])
         if wanted is None or wanted[place]:
-            places.setdefault(name, []).append(place)
+            mine.append(place)
     return dict(places)
 
 
@@ -228,94 +221,12 @@ def _take(values: Sequence[Value], places: Sequence[int]) -> Sequence[Value]:
     return values if len(places) == len(values) else [values[place] for place in places]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of an annotation file; each is an object with a `preference`.
-
-    Raises:
-        DataError: as in `read_annotations`.
-    """
-    rows = list(read_jsonl(path)) if path.suffix == ".jsonl" else _read_list(path)
-    if not rows:
-        raise DataError(f"{path} holds no annotations.", "Annotate some pairs first: `alpaca-farm annotate`.")
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict) or "preference" not in row:
-            raise _not_an_annotation(row, number, path)
-    return rows
-
-
-def _read_list(path: Path) -> list[Any]:
-    try:
-        with (
-            path.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-            memoryview(content) as view,
-        ):
-            rows = orjson.loads(view)
-    except (ValueError, OSError):
-        rows = read_json(path)  # reads NaN, and says what is wrong and where
-    if not isinstance(rows, list):
-        raise DataError(
-            f"{path} holds a JSON {type(rows).__name__}, not a list of annotations.",
-            "Give AlpacaEval's annotations.json: a list of objects with a 'preference' each.",
-        )
-    return rows
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Millions of new objects without one cycle: looking for cycles would take longer than reading."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _not_an_annotation(row: object, number: int, path: Path) -> DataError:
-    place = f"{path}, row {number + 1} (from 1)"
-    if not isinstance(row, Mapping):
-        return DataError(f"{place}: expected an object, got {type(row).__name__}.", "Repair that row.")
-    fields = ", ".join(map(str, row)) or "none"
-    return DataError(
-        f"{place}: there is no field 'preference' (fields: {fields}).",
-        "Give a file of annotations; a missing annotation is written as null.",
-    )
-
-
-def _texts(rows: Sequence[Mapping[str, Any]], name: str, path: Path) -> list[str | None]:
-    """One column; refuses what is neither text nor missing."""
-    column = _column(rows, name)
-    if set(map(type, column)) - _TEXT_OR_MISSING:
-        number = next(n for n, value in enumerate(column) if not isinstance(value, (str, type(None))))
-        raise DataError(
-            f"{path}, row {number + 1} (from 1), field '{name}': expected text, got {type(column[number]).__name__}.",
-            "Repair that row.",
-        )
-    return column
-
-
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    try:
-        return list(map(itemgetter(name), rows))
-    except KeyError:
-        return [row.get(name) for row in rows]
-
-
-def _prices(rows: Sequence[Mapping[str, Any]]) -> list[float | None] | None:
-    if not any(_PRICE in row for row in rows):
-        return None
-    found = (row.get(_PRICE) for row in rows)
-    return [float(price) if isinstance(price, (int, float)) and price >= 0 else None for price in found]
-
-
 def _names(columns: Mapping[str, Sequence[str | None]], path: Path, per_annotator: bool) -> list[str]:
     default = _name_from(path)
     models = [name or default for name in columns["generator_2"]]
     if not per_annotator:
         return models
-    return [f"{model} ({annotator})" for model, annotator in zip(models, columns["annotator"], strict=True)]
+    return [f"{model} ({annotator or 'none'})" for model, annotator in zip(models, columns["annotator"], strict=True)]
 
 
 def _wanted(annotators: Sequence[str | None], annotator: str, path: Path) -> list[bool] | None:
@@ -335,9 +246,9 @@ def _refuse_second_opinions(texts: Mapping[str, Sequence[str | None]], model: st
     if len(names) < 2:
         return
     first: dict[int, str | None] = {}
-    pairs = map(hash, zip(*(texts[name] for name in ("instruction", "input", "output_1", "output_2")), strict=True))
+    pairs = zip(*(texts[name] for name in _IDENTITY[:-1]), strict=True)
     for pair, annotator in zip(pairs, texts["annotator"], strict=True):
-        if first.setdefault(pair, annotator) != annotator:
+        if pair[0] is not None and first.setdefault(hash(pair), annotator) != annotator:
             raise DataError(
                 f"{path}: several annotators ({', '.join(names[:5])}) judged the same pair of {model}.",
                 "Add --annotator NAME for one of them, --annotator each for one row per annotator, or "

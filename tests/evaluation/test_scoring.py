@@ -60,6 +60,21 @@ def test_annotators_are_chosen_and_the_others_counted(two_judges, annotator, exp
     assert figures == expected
 
 
+def test_a_model_without_rows_of_the_annotator_stays_in_the_list(tmp_path):
+    rows = [*rows_of("a", [2, 1]), *({**one, "annotator": "other"} for one in rows_of("b", [2, 2, 2]))]
+    path = write_json(tmp_path / "a.json", rows)
+    found = score_annotations(path, options=ScoreOptions(annotator="judge"))
+    assert [(r["model"], r["win_rate"], r["n_total"], r["n_other_annotators"]) for r in found] == [
+        ("a", 50.0, 2, 0),
+        ("b", None, 0, 3),
+    ]
+
+
+def test_rows_without_text_by_several_annotators_are_a_pool(tmp_path):
+    rows = [{"preference": 2, "annotator": "a"}, {"preference": 1, "annotator": "b"}]
+    assert score_annotations(write_json(tmp_path / "m.json", rows))[0]["n_total"] == 2
+
+
 def test_an_unknown_annotator_names_those_there_are(two_judges):
     with pytest.raises(UsageError, match="no row of the annotator 'third'") as caught:
         score_annotations(two_judges, options=ScoreOptions(annotator="third"))
@@ -192,8 +207,8 @@ def test_a_table_by_any_field(tmp_path):
     assert found["by"]["field"] == "category"
     figures = [(g["group"], g["win_rate"], g["n_total"], g["n_missing"]) for g in found["by"]["groups"]]
     assert figures == [("", None, 0, 1), ("code", 50.0, 2, 0), ("poem", 100.0, 1, 0)]
-    with pytest.raises(UsageError, match="has the field 'categroy'"):
-        score_annotations(path, options=ScoreOptions(by="categroy"))
+    with pytest.raises(UsageError, match="has the field 'topic'"):
+        score_annotations(path, options=ScoreOptions(by="topic"))
 
 
 # Two models.

@@ -138,6 +138,8 @@ class LengthControl:
         Raises:
             DataError: an instruction has no difficulty, or a row no outputs.
         """
+        if not scores:
+            return LengthControlled(None, problem="there is no row")
         if group.model == group.baseline:
             n = len(scores)
             return LengthControlled(50.0, 0.0 if n > 1 else None, "baseline", NO_WEIGHTS, n_predicted=n)
