@@ -74,13 +74,15 @@ def evaluate(
             if as_json:
                 print_json(asdict(expected))
             return 0
+        title = artifact_name(f"{expected.model}-vs-{expected.reference}")
+        account = study.execution.budget_account or title
         done = run_stage(
             STAGE_EVALUATE,
             study.section("evaluate"),
             {"outputs": outputs, "reference": reference},
             store=opened,
-            name=artifact_name(f"{expected.model}-vs-{expected.reference}"),
-            execution=study.execution,
+            name=title,
+            execution=study.execution.model_copy(update={"budget_account": account}),
             progress=display,
             retry_missing=retry_missing,
         )
