@@ -1,4 +1,4 @@
-"""From settings to an annotator (light: clients load when an annotator is built)."""
+"""From settings to an annotator (light: clients and models load when an annotator is built)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING
 
 from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
 from alpaca_farm_core.annotators.endpoint import Endpoint
-from alpaca_farm_core.annotators.spec import load_spec
+from alpaca_farm_core.annotators.spec import AnnotatorSet, load_set
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.base import Annotator
+    from alpaca_farm_core.annotators.broker import Judge
 
 
-def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionConfig) -> Annotator:
+def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionConfig, draw: int = 0) -> Annotator:
     """Build the annotator that `config` describes.
 
     Args:
         config: Who judges; a seed of none means 0 here (stages fill in the run's seed by `seeded`).
         calls: Folder of the call cache.
         execution: Endpoint and concurrency.
+        draw: Which of several draws of the same answers; another one asks the judge again.
 
     Raises:
         ConfigError: unknown annotator, or a broken or unsupported definition.
@@ -29,40 +32,109 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
     """
     from alpaca_farm_core.annotators.cache import CallCache
 
-    seed = config.seed or 0
+    cache, seed = CallCache(calls), config.seed or 0
     if config.name == ORACLE:
         from alpaca_farm_core.annotators.oracle import OracleAnnotator
 
-        return OracleAnnotator(
-            CallCache(calls), seed=seed, temperature=config.oracle_temperature, label_flip=config.label_flip
+        return OracleAnnotator(cache, seed=seed, temperature=config.oracle_temperature, label_flip=config.label_flip)
+    from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
+
+    found = _load(config, execution)
+    options = AskingOptions(
+        model=_model_asked(config, found),
+        seed=seed,
+        label_flip=config.label_flip,
+        both_orders=config.both_orders,
+        structured=config.structured,
+        token_bias=config.token_bias,
+        draw=draw,
+    )
+    return LLMAnnotator(found, _judge(found, execution), cache, options)
+
+
+def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
+    """Return content hashes of what an annotator reads: its configs.yaml and templates, a local model's files.
+
+    Raises:
+        ConfigError: unknown annotator, or a broken or unsupported definition.
+        ModelError: the local model is not there.
+    """
+    if config.name == ORACLE:
+        return {}
+    found = load_set(config.name, config.models)
+    hashes = {"annotator": found.content}
+    if is_local(found):
+        hashes["judge_model"] = _model_asked(config, found)
+    return hashes
+
+
+def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None:
+    """Find before a long run what would stop its judge: definition, model, address and key; asks nothing.
+
+    Raises:
+        ConfigError: unknown annotator, a broken definition, or no HTTP address.
+        ModelError: the local model is not there.
+        AnnotationError: no API key where one is needed.
+    """
+    if config.name == ORACLE:
+        return
+    annotator_external(config)
+    if not is_local(_load(config, execution)):
+        Endpoint.find(execution.base_url).api_key()
+
+
+def calls_per_pair(config: AnnotatorConfig) -> float:
+    """API calls that judging one pair takes on average, when nothing is cached and every answer can be read.
+
+    Noised labels (probability 2p) cost none; a prompt of several pairs is shared by them.
+    """
+    if config.name == ORACLE:
+        return 0.0
+    found = load_set(config.name, config.models)
+    if is_local(found):
+        return 0.0
+    share = sum(1 / member.batch_size for member in found.members) / len(found.members)
+    return share * (2 if config.both_orders else 1) * (1 - 2 * config.label_flip)
+
+
+def is_local(found: AnnotatorSet) -> bool:
+    """Whether the judge is a model in this process."""
+    return found.members[0].served == "local"
+
+
+def _load(config: AnnotatorConfig, execution: ExecutionConfig) -> AnnotatorSet:
+    """Load the definition, and refuse what only shows where it is to be used."""
+    found = load_set(config.name, config.models)
+    if len({member.served for member in found.members}) > 1:
+        raise ConfigError(f"The pool '{found.name}' mixes local and remote judges.", "Make two annotators of it.")
+    if is_local(found) and len({config.model or member.model for member in found.members}) > 1:
+        raise ConfigError(f"The pool '{found.name}' needs several local models.", "Use one local model per annotator.")
+    servers = sorted({member.base_url for member in found.members if member.base_url})
+    if servers and not execution.base_url:
+        raise ConfigError(
+            f"The annotator '{found.name}' asks a server of its own: {', '.join(servers)}.",
+            f"Agree to it with execution.base_url={servers[0]} (your key goes there), or name another server.",
         )
+    return found
+
+
+def _model_asked(config: AnnotatorConfig, found: AnnotatorSet) -> str:
+    """The model in place of the members' own ("" = none); a local one by its content."""
+    if not is_local(found):
+        return config.model
+    from alpaca_farm_core.annotators.local import local_model_name
+
+    return local_model_name(config.model or found.members[0].model)
+
+
+def _judge(found: AnnotatorSet, execution: ExecutionConfig) -> Judge:
+    if is_local(found):
+        from alpaca_farm_core.annotators.local import LocalJudge
+
+        return LocalJudge(execution)
     from alpaca_farm_core.annotators.client import ApiJudge
-    from alpaca_farm_core.annotators.llm import LLMAnnotator
     from alpaca_farm_core.annotators.retry import RetryPolicy
 
     timeout_s = execution.call_timeout_seconds
     policy = RetryPolicy(timeout_s=timeout_s, deadline_s=max(RetryPolicy.deadline_s, 5 * timeout_s))
-    judge = ApiJudge(Endpoint.find(execution.base_url), execution.concurrency, policy)
-    spec = load_spec(config.name)
-    return LLMAnnotator(spec, judge, CallCache(calls), model=config.model, seed=seed, label_flip=config.label_flip)
-
-
-def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
-    """Return content hashes of what an annotator reads: its configs.yaml and templates.
-
-    Raises:
-        ConfigError: unknown annotator, or a broken or unsupported definition.
-    """
-    return {} if config.name == ORACLE else {"annotator": load_spec(config.name).content}
-
-
-def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None:
-    """Find before a long run what would stop its judge: definition, address and key; asks nothing.
-
-    Raises:
-        ConfigError: unknown annotator, a broken definition, or no HTTP address.
-        AnnotationError: no API key where one is needed.
-    """
-    if config.name != ORACLE:
-        load_spec(config.name)
-        Endpoint.find(execution.base_url).api_key()
+    return ApiJudge(Endpoint.find(execution.base_url), execution.concurrency, policy)

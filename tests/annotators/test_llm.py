@@ -80,7 +80,7 @@ def test_position_bias_is_measured_and_cancels(tmp_path):
     pairs = make_pairs(200)
     with JudgeServer(taste=first_shown) as judge:
         annotator = llm(tmp_path, api_judge(judge.base_url))
-        metrics = summarise(pairs, annotator.annotate(pairs), annotator)
+        metrics = summarise(annotator.annotate(pairs))
     assert metrics["first_position_preference"] == 1.0
     assert metrics["mean_preference"] == pytest.approx(1.5, abs=0.1)
     assert metrics["parse_rate"] == 1.0
@@ -101,8 +101,8 @@ def test_the_raw_answer_is_kept_with_usage_and_fingerprint(tmp_path):
     with JudgeServer() as judge:
         annotator = llm(tmp_path, api_judge(judge.base_url))
         annotator.annotate(make_pairs(1))
-    request = annotator._request(make_pairs(1)[0])
-    (answer,) = CallCache(tmp_path).read([request.key]).values()
+    (annotation,) = annotator.annotate(make_pairs(1))
+    (answer,) = CallCache(tmp_path).read(annotation.passport.calls).values()
     assert answer.text in ("Output (a)", "Output (b)")
     assert answer.usage["total_tokens"] == 104
     assert (answer.model, answer.fingerprint, answer.finish_reason) == ("gpt-4.1-build7", "fp_scripted", "stop")

@@ -7,7 +7,7 @@ import yaml
 
 from alpaca_farm_core.annotators.config import AnnotatorConfig, PreferencesConfig
 from alpaca_farm_core.annotators.factory import annotator_external
-from alpaca_farm_core.annotators.parsers import Verdict, make_parser
+from alpaca_farm_core.annotators.parsers import Said, Verdict, make_parser
 from alpaca_farm_core.annotators.prompts import JudgePrompt
 from alpaca_farm_core.annotators.spec import BUILTIN_FOLDER, builtin_names, load_spec
 from alpaca_farm_core.errors import ConfigError
@@ -40,7 +40,7 @@ def test_reads_an_alpaca_eval_folder(tmp_path):
     assert spec.sampling == {"max_tokens": 100, "temperature": 0}
     (message,) = spec.prompt_for(PAIR).render([PAIR])
     assert message == {"role": "user", "content": "Q: Do {output_1}.\n1: A {instruction}\n2: B\nBest?"}
-    assert spec.parser("[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]") == [Verdict(2.0)]
+    assert spec.parser(Said("[{'model': 'model_2', 'rank': 1}, {'model': 'model_1', 'rank': 2}]")) == [Verdict(2.0)]
 
 
 @pytest.mark.parametrize("name", builtin_names())
@@ -165,12 +165,12 @@ def test_the_kth_placeholder_takes_the_kth_pair():
     ],
 )  # fmt: skip
 def test_parsers(name, options, text, expected):
-    assert [verdict.preference for verdict in make_parser(name, options, "t")(text)] == expected
+    assert [verdict.preference for verdict in make_parser(name, options, "t")(Said(text))] == expected
 
 
 def test_json_explanations_are_kept():
     parse = make_parser("json_parser", {"annotation_key": "k"}, "t")
-    assert parse('{"concise_explanation": "too long", "k": 2}') == [Verdict(2.0, "too long")]
+    assert parse(Said('{"concise_explanation": "too long", "k": 2}')) == [Verdict(2.0, "too long")]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_json_explanations_are_kept():
     ],
 )  # fmt: skip
 def test_greedy_reads_the_first_thing_said(text, expected):
-    verdicts = load_spec("greedy").parser(text)
+    verdicts = load_spec("greedy").parser(Said(text))
     assert [v.preference for v in verdicts] == ([] if expected is None else [expected])
 
 
