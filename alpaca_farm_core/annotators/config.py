@@ -6,6 +6,7 @@ the environment alone.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
@@ -98,3 +99,28 @@ class PreferencesConfig(Config):
         1, ge=1, description="Pairs made from the samples of one instruction; each sample is used at most once."
     )
     seed: int | None = Field(None, description="Seed of the pairing of more than two samples; none = the run's seed.")
+
+
+class HumanPreferencesConfig(Config):
+    """Labels of people, or of others, that take the place of simulated ones."""
+
+    source: str = Field(
+        "",
+        description="A .json, .jsonl or .parquet file of labelled pairs, or a hub dataset 'owner/name' such as "
+        "'tatsu-lab/alpaca_farm'; empty = simulate them.",
+    )
+    part: str = Field(
+        "alpaca_human_preference",
+        min_length=1,
+        description="Part of a hub dataset; AlpacaFarm has alpaca_human_preference, alpaca_noisy_multi_preference "
+        "and alpaca_gpt4_preference.",
+    )
+    revision: str = Field("", description="Branch, tag or commit of a hub dataset; empty = main.")
+    max_rows: int = Field(0, ge=0, description="Use a seeded subset of at most this many rows; 0 = all.")
+    max_missing: float = Field(0.02, ge=0, le=1, description="Largest share of rows that may be without a label.")
+    seed: int | None = Field(None, description="Of the subset; none = the run's seed.")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is a local file."""
+        return Path(self.source).suffix.lower() in (".json", ".jsonl", ".parquet")
