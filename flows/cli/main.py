@@ -20,6 +20,8 @@ import click
 COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
     "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate."),
+    "annotate": ("flows.cli.annotate:annotate", "Label pairs, samples or two models' outputs with a judge."),
+    "agreement": ("flows.cli.agreement:agreement", "Measure judges against people, or against each other."),
     "score": ("flows.cli.score:score", "Win rates from saved annotations, without any call."),
     "artifacts": ("flows.cli.artifacts:artifacts", "List, explain, verify, move and remove artifacts."),
     "presets": ("flows.cli.config:presets", "List the presets."),
