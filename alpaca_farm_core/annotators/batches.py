@@ -123,7 +123,7 @@ def _align(parser: Parser, said: Said, n: int, numbered: bool) -> list[Verdict |
 def _by_headings(parser: Parser, text: str) -> list[tuple[int | None, Verdict]]:
     """Cut a text at its numbered lines; a part with exactly one verdict gives it to its number."""
     headings = list(_HEADING.finditer(text))
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    ends = [*(heading.start() for heading in headings[1:]), len(text)][: len(headings)]
     claims: list[tuple[int | None, Verdict]] = []
     for heading, end in zip(headings, ends, strict=True):
         inside = parser(Said(text[heading.end() : end]))
