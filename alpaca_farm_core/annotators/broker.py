@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from alpaca_farm_core.annotators.cache import CallCache
@@ -68,7 +70,9 @@ class Jobs:
         return ready
 
     def commit(self, answers: Mapping[str, Answer]) -> None:
-        """Keep answers to taken jobs (one transaction), then let them be used."""
+        """Keep answers to taken jobs (one transaction), with the time, then let them be used."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        answers = {key: replace(answer, answered_at=answer.answered_at or now) for key, answer in answers.items()}
         self._cache.commit(answers)
         self.stats.n_called += len(answers)
         for key, answer in answers.items():

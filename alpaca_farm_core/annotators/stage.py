@@ -11,10 +11,9 @@ from collections.abc import Mapping
 
 from alpaca_farm_core.annotators.config import PreferencesConfig
 from alpaca_farm_core.annotators.factory import annotator_external, build_annotator
+from alpaca_farm_core.annotators.summary import PASSPORTS
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.types import Preference
-
-PASSPORTS = "passports.jsonl"
 
 
 def _external(config: PreferencesConfig) -> Mapping[str, str]:

@@ -9,6 +9,9 @@ from typing import Any
 from alpaca_farm_core.errors import MissingAnnotationsError
 from alpaca_farm_core.types import Annotation, AnnotationState
 
+PASSPORTS = "passports.jsonl"
+"""File of the passports beside a stage's annotations."""
+
 
 def summarise(annotations: Sequence[Annotation]) -> dict[str, Any]:
     """Count states and measure the judge.

@@ -134,11 +134,13 @@ def _run(work: Callable[[dict[str, Any]], list[dict[str, Any]]], output: Path, o
     if options["as_json"]:
         print_json(found)
     else:
-        shown = "  ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items()
-        )
-        click.echo(shown)
+        told = {key: value for key, value in found.items() if value or key in ("n_missing", "mean_preference")}
+        click.echo("  ".join(f"{key} {_short(value)}" for key, value in told.items()))
     return _SOME_MISSING if missing else 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _settings(options: dict[str, Any]) -> tuple[AnnotatorConfig, ExecutionConfig]:

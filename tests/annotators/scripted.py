@@ -49,9 +49,8 @@ def speak(prompt: str, pairs: Sequence[Pair], taste: Taste = shorter) -> tuple[s
         return "\n".join(f"{k}: Output ({x})" for k, x in enumerate(letters, 1)), letters
     if len(letters) > 1 or (prompt.endswith("\nBetter:") and "## Example 1" in prompt):
         return "\n".join(f"{k}: ({x})" for k, x in enumerate(letters, 1)), letters
-    return f"Output ({letters[0]})" if "Output (a)" in prompt[-80:] or "Which is better?" in prompt[
-        -20:
-    ] else f"({letters[0]})", letters
+    says_output = "Output (a)" in prompt[-80:] or prompt.endswith("Which is better?")
+    return (f"Output ({letters[0]})" if says_output else f"({letters[0]})"), letters
 
 
 class ScriptedJudge:
@@ -72,22 +71,13 @@ class ScriptedJudge:
 
     def _answer(self, request: Request) -> Answer:
         prompt = request.messages[-1]["content"]
-        known = (
-            [pair for text, pair in self._by_instruction.items() if text in prompt]
-            if len(self.pairs) < 300
-            else self._named(prompt)
-        )
-        text, letters = speak(prompt, known, self.taste)
-        return Answer(
-            self.spoil(prompt, letters) or text,
-            "stop",
-            model=f"{request.model}-build7",
-            fingerprint="fp_1",
-            price_usd=0.01,
-        )
+        text, letters = speak(prompt, self._named(prompt), self.taste)
+        said = self.spoil(prompt, letters) or text
+        return Answer(said, "stop", model=f"{request.model}-build7", fingerprint="fp_1", price_usd=0.01)
 
     def _named(self, prompt: str) -> list[Pair]:
-        return [self._by_instruction[line] for line in prompt.split("\n") if line in self._by_instruction]
+        lines = (line.removeprefix("Instruction: ") for line in prompt.split("\n"))
+        return [self._by_instruction[line] for line in lines if line in self._by_instruction]
 
 
 class KnowingServer(JudgeServer):

@@ -60,7 +60,7 @@ def test_the_instruction_may_stand_in_input_where_there_is_no_other(tmp_path):
 
 @pytest.mark.parametrize("data", ["text", {"instruction": "i"}, 3, [1, 2]])
 def test_what_are_no_rows_is_said(tmp_path, data):
-    with pytest.raises(DataError, match="neither a list|not a dictionary"):
+    with pytest.raises(DataError, match=r"neither a list|not a dictionary"):
         annotate_pairs(data, greedy(tmp_path, []))
 
 
@@ -93,7 +93,7 @@ def test_a_single_sample_makes_no_pair(tmp_path):
         annotate_samples([{"instruction": "One.", "output": ["x"]}], greedy(tmp_path, []))
     with pytest.raises(DataError, match="Row 1: 'output' is None"):
         annotate_samples([{"instruction": "One.", "output": None}], greedy(tmp_path, []))
-    with pytest.raises(DataError, match="Row 1 has no 'output'|Row 1: 'output' is None"):
+    with pytest.raises(DataError, match="Row 1 has no 'output'"):
         annotate_samples([{"instruction": "One."}], greedy(tmp_path, []))
 
 

@@ -49,9 +49,8 @@ def test_fields_decide_how_a_row_is_read(store, tmp_path):
         ("Say.", "", 2.0, "human"), ("Say it.", "", 1.0, "human"), ("Say.", "", 1.5, "17"), ("Say.", "", 1.25, "human"),
     ]  # fmt: skip
     assert artifact.manifest.kind == "preferences"
-    assert {key: artifact.metrics[key] for key in ("n_total", "n_ties", "n_prefer_1", "n_prefer_2", "n_annotators")} == {
-        "n_total": 4, "n_ties": 1, "n_prefer_1": 2, "n_prefer_2": 1, "n_annotators": 2,
-    }  # fmt: skip
+    counts = {"n_total": 4, "n_ties": 1, "n_prefer_1": 2, "n_prefer_2": 1, "n_annotators": 2}
+    assert {key: artifact.metrics[key] for key in counts} == counts
 
 
 @pytest.mark.parametrize(

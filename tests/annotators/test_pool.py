@@ -13,7 +13,7 @@ from alpaca_farm_core.annotators.summary import price_by_annotator, summarise
 from alpaca_farm_core.types import Pair
 from tests.annotators.judge_server import first_shown
 from tests.annotators.parts import api_judge, llm, make_pairs
-from tests.annotators.scripted import KnowingServer, ScriptedJudge, speak
+from tests.annotators.scripted import KnowingServer, ScriptedJudge
 
 # The original's table: batch sizes and answer lengths of its thirteen annotators, all at temperature 1.
 TABLE = {
@@ -118,8 +118,8 @@ def lines(letters, change):
 @pytest.mark.parametrize(
     ("change", "asked_again"),
     [
-        (lambda words: words[:2] + ["3: I cannot say"] + words[3:], 1),
-        (lambda words: words[:2] + ["3: Output (a)", "3: Output (b)"] + words[3:], 1),
+        (lambda words: [*words[:2], "3: I cannot say", *words[3:]], 1),
+        (lambda words: [*words[:2], "3: Output (a)", "3: Output (b)", *words[3:]], 1),
         (lambda words: words[:2], 3),
         (lambda words: ["Nobody can know."], 5),
         (lambda words: [], 5),
@@ -269,4 +269,3 @@ def test_schemas_are_sent_unless_the_server_has_none(tmp_path):
         llm(tmp_path / str(structured), judge, "explained", structured=structured).annotate(pairs)
         sent = [request.sampling.get("response_format") for request in judge.requests]
         assert [one is not None for one in sent] == [structured] * 2
-    assert speak("Which is better?", [])[1] == []

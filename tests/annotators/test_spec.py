@@ -16,6 +16,7 @@ from alpaca_farm_core.errors import ConfigError
 from alpaca_farm_core.types import Pair
 
 PAIR = Pair("Do {output_1}.", "", "A {instruction}", "B")
+LETTERS = {"A": 1, "B": 2}
 PLAIN = "Q: {instruction}\n1: {output_1}\n2: {output_2}\nBest?"
 SETTINGS = {
     "prompt_template": "mine/prompt.txt",
@@ -196,7 +197,7 @@ def test_the_kth_placeholder_takes_the_kth_pair():
         ),
         (
             "pipeline_meta_parser",
-            {"parsers_to_kwargs": {"json_parser": {"annotation_key": "k"}, "replace_parser": {"replacer": {"A": 1, "B": 2}}}},
+            {"parsers_to_kwargs": {"json_parser": {"annotation_key": "k"}, "replace_parser": {"replacer": LETTERS}}},
             '[{"k": "B"}, {"k": "A"}, {"k": "C"}]',
             [2.0, 1.0, None],
         ),
@@ -287,7 +288,10 @@ def test_parsers_that_cannot_work_are_refused():
             make_parser(name, options, "t")
 
 
-BLOCK = "Compare.\n{#pairs}\n{number}. {instruction}\n{#input}\nGiven: {input}\n{/input}\nA {output_1}\nB {output_2}\n{/pairs}\nSo?"
+BLOCK = (
+    "Compare.\n{#pairs}\n{number}. {instruction}\n{#input}\nGiven: {input}\n{/input}\n"
+    "A {output_1}\nB {output_2}\n{/pairs}\nSo?"
+)
 
 
 def test_a_block_is_repeated_and_numbered_for_each_pair():

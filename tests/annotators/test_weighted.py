@@ -37,7 +37,7 @@ def test_the_preference_is_two_minus_the_share_of_the_first_answer(tmp_path):
 
 
 def test_an_answer_beyond_the_top_tokens_counts_nothing(tmp_path):
-    annotator, annotations, _ = weighted(tmp_path, {"b": 0.9}, make_pairs(4))
+    _annotator, annotations, _ = weighted(tmp_path, {"b": 0.9}, make_pairs(4))
     assert [a.passport.prefers_first for a in annotations] == [0.0] * 4
 
 

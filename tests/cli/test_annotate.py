@@ -43,8 +43,8 @@ def test_settings_reach_the_annotator(alpaca_farm, files, monkeypatch):
     with JudgeServer() as judge:
         monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
         done = alpaca_farm(
-            "annotate", "pairs", files / "pairs.json", "--annotator", "greedy", "-o", files / "out.json", "--model", "m",
-            "--set", "both_orders=true", "--set", "execution.concurrency=2", "--seed", "3", "--json",
+            "annotate", "pairs", files / "pairs.json", "--annotator", "greedy", "-o", files / "out.json",
+            "--model", "m", "--set", "both_orders=true", "--set", "execution.concurrency=2", "--seed", "3", "--json",
         )  # fmt: skip
         assert {body["model"] for body in judge.bodies} == {"m"}
         assert len(judge.bodies) == 16
