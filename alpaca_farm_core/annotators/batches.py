@@ -35,12 +35,15 @@ class Shown:
         """The pair with its outputs in the order shown."""
         if self.first == 1:
             return self.pair
-        return replace(
-            self.pair,
-            output_1=self.pair.output_2,
-            output_2=self.pair.output_1,
-            finished_1=self.pair.finished_2,
-            finished_2=self.pair.finished_1,
+        pair = self.pair
+        return Pair(
+            pair.instruction,
+            pair.input,
+            pair.output_2,
+            pair.output_1,
+            pair.dataset,
+            pair.finished_2,
+            pair.finished_1,
         )
 
 

@@ -51,15 +51,15 @@ def combine(judged: Sequence[tuple[Shown, Reading]], annotator: str, model: str,
         model: The model asked.
         prompt: sha256 of the annotator's definition.
     """
-    missing = [reading for _, reading in judged if reading.preference is None]
-    passport = _passport(judged, model, prompt)
-    if missing:
-        return Annotation(None, annotator, missing[0].state, missing[0].explanation, passport)
+    missing = next((reading for _, reading in judged if reading.preference is None), None)
+    if missing is not None:
+        passport = _passport(judged, model, prompt, None, None)
+        return Annotation(None, annotator, missing.state, missing.explanation, passport)
     preferences = [_of_pair(shown, reading) for shown, reading in judged]
+    consistent = len(set(map(_winner, preferences))) == 1 if len(preferences) > 1 else None
+    prefers_first = _mean([2.0 - (reading.preference or 0) for _, reading in judged])
+    passport = _passport(judged, model, prompt, prefers_first, consistent)
     explanation = "\n".join(reading.explanation for _, reading in judged if reading.explanation)
-    if len(preferences) > 1:
-        passport = replace(passport, consistent=len({_winner(preference) for preference in preferences}) == 1)
-    passport = replace(passport, prefers_first=_mean([2.0 - (reading.preference or 0) for _, reading in judged]))
     return Annotation(_mean(preferences), annotator, "ok", explanation, passport)
 
 
@@ -76,7 +76,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _passport(judged: Sequence[tuple[Shown, Reading]], model: str, prompt: str) -> Passport:
+def _passport(
+    judged: Sequence[tuple[Shown, Reading]],
+    model: str,
+    prompt: str,
+    prefers_first: float | None,
+    consistent: bool | None,
+) -> Passport:
     costs = [cost for _, reading in judged for cost in reading.costs]
     answers = [answer for _, answer, _ in costs]
     prices = [None if answer.price_usd is None else answer.price_usd * share for _, answer, share in costs]
@@ -87,6 +93,8 @@ def _passport(judged: Sequence[tuple[Shown, Reading]], model: str, prompt: str) 
         prompt=prompt,
         calls=tuple(key for key, _, _ in costs),
         order=order,
+        prefers_first=prefers_first,
+        consistent=consistent,
         served_model=_joined(answer.model for answer in answers),
         fingerprint=_joined(answer.fingerprint for answer in answers),
         price_usd=sum(known) if known and len(known) == len(prices) else None,

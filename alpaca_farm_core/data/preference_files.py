@@ -67,7 +67,8 @@ def labelled_pair(row: Any, place: str, labelled: bool = True) -> LabelledPair:
     fields = dict(row)
     if fields.get("instruction") is None and fields.get("input") is not None:
         fields |= {"instruction": fields["input"], "input": ""}
-    texts = {name: _text(fields, name, place) for name in _TEXTS}
+    instruction, input, output_1, output_2, dataset = (_text(fields, name, place) for name in _TEXTS)
+    pair = Pair(instruction, input, output_1, output_2, dataset)
     annotator = fields.get("annotator")
     return LabelledPair(
         Pair(**texts), _label(fields, place, labelled), "" if annotator is None else str(annotator), row
