@@ -70,9 +70,7 @@ def labelled_pair(row: Any, place: str, labelled: bool = True) -> LabelledPair:
     instruction, input, output_1, output_2, dataset = (_text(fields, name, place) for name in _TEXTS)
     pair = Pair(instruction, input, output_1, output_2, dataset)
     annotator = fields.get("annotator")
-    return LabelledPair(
-        Pair(**texts), _label(fields, place, labelled), "" if annotator is None else str(annotator), row
-    )
+    return LabelledPair(pair, _label(fields, place, labelled), "" if annotator is None else str(annotator), row)
 
 
 def _text(fields: Mapping[str, Any], name: str, place: str) -> str:
