@@ -121,7 +121,7 @@ class Passport:
 
     def to_row(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        return asdict(self)
+        return {**asdict(self), "calls": list(self.calls)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,8 +94,11 @@ def annotate_samples(
     samples: list[Output] = []
     counts: dict[tuple[str, str], int] = {}
     for number, row in enumerate(taken, start=1):
-        for text in row["output"] if isinstance(row.get("output"), list) else [row.get("output")]:
-            output = _output({**row, "output": text}, f"Row {number}")
+        texts = row["output"] if isinstance(row.get("output"), list) else None
+        if texts == []:
+            raise DataError(f"Row {number}: 'output' is an empty list.", "Sample at least two answers per instruction.")
+        for one in [row] if texts is None else [row | {"output": text} for text in texts]:
+            output = _output(one, f"Row {number}")
             place = (output.instruction, output.input)
             samples.append(_numbered(output, counts.get(place, 0)))
             counts[place] = counts.get(place, 0) + 1

@@ -79,8 +79,8 @@ def locate(name: str, revision: str) -> tuple[str, dict[str, list[str]]]:
 def locate_part(name: str, revision: str, part: str) -> tuple[str, list[str]]:
     """Find the commit and the files of one part (configuration) of a dataset, without downloading any.
 
-    A file belongs to a part whose name its folder or the file itself has. Where there is none and no
-    revision was asked for, the hub's converted branch is searched.
+    A file belongs to a part whose name its folder or the file itself has. Where there are no readable files
+    and no revision was asked for, the hub's converted branch is searched.
 
     Raises:
         DataError: unknown name or revision, hub out of reach, or no such part.
@@ -92,7 +92,9 @@ def locate_part(name: str, revision: str, part: str) -> tuple[str, list[str]]:
         found = [path for path in data if part in (config_and_split(path)[0], path.stem)]
         if found:
             return commit, [str(path) for path in sorted(found)]
-        seen |= {config_and_split(path)[0] or path.stem for path in data if path.name not in _NOT_DATA}
+        seen = {config_and_split(path)[0] or path.stem for path in data if path.name not in _NOT_DATA}
+        if seen:
+            break
     raise DataError(f"The hub dataset '{name}' has no part '{part}'.", did_you_mean(part, seen) if seen else "")
 
 

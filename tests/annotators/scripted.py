@@ -38,6 +38,8 @@ def speak(prompt: str, pairs: Sequence[Pair], taste: Taste = shorter) -> tuple[s
     for pair, in_order in seen(prompt, pairs):
         shown = (pair.output_1, pair.output_2) if in_order else (pair.output_2, pair.output_1)
         letters.append("ab"[taste(*shown) - 1])
+    if not letters:
+        return "I see no outputs.", letters
     if prompt.endswith("JSON objects, one per line:"):
         rows = [
             {"example": k, "explanation": f"reason {k}", "better": "ab".index(x) + 1} for k, x in enumerate(letters, 1)

@@ -91,6 +91,8 @@ def test_samples_of_an_instruction_are_compared_with_each_other(tmp_path):
 def test_a_single_sample_makes_no_pair(tmp_path):
     with pytest.raises(DataError, match="Only one sample"):
         annotate_samples([{"instruction": "One.", "output": ["x"]}], greedy(tmp_path, []))
+    with pytest.raises(DataError, match="Row 1: 'output' is an empty list"):
+        annotate_samples([{"instruction": "None.", "output": []}], greedy(tmp_path, []))
     with pytest.raises(DataError, match="Row 1: 'output' is None"):
         annotate_samples([{"instruction": "One.", "output": None}], greedy(tmp_path, []))
     with pytest.raises(DataError, match="Row 1 has no 'output'"):

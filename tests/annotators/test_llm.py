@@ -203,7 +203,7 @@ def test_bad_rows_are_named(tmp_path, change, words):
     good = {"instruction": "i", "output_1": "a", "output_2": "b"}
     with pytest.raises(DataError, match=words):
         annotate_pairs([good, good | change], "oracle", calls=tmp_path)
-    with pytest.raises(DataError, match="Row 1 has no 'output_2'"):
+    with pytest.raises(DataError, match="Row 1: no 'output_2'"):
         annotate_pairs([{"instruction": "i", "output_1": "a"}], "oracle", calls=tmp_path)
 
 

@@ -133,6 +133,7 @@ def test_what_cannot_judge_is_named(folder, tmp_path):
     mine.mkdir()
     (mine / "p.txt").write_text("{instruction}\n{output_1}\n{output_2}\n")
     settings = "mine:\n  prompt_template: mine/p.txt\n  fn_completions: local_logprobs\n  completions_kwargs: {%s}\n"
+    settings += "  completion_parser_kwargs: {outputs_to_match: {1: a, 2: b}}\n"
     for options, words in (
         (f"model_name: '{folder}'", "needs the answers to compare"),
         (f"model_name: '{folder}', answers: [a, b], dtype: int8", "dtype 'int8'"),

@@ -48,10 +48,11 @@ def test_reads_an_alpaca_eval_folder(tmp_path):
 
 @pytest.mark.parametrize("name", builtin_names())
 def test_built_in_annotators_load_and_use_the_input(name):
-    spec = load_spec(name)
     with_input = Pair("Count.", "a b c", "3", "4")
-    texts = [spec.prompt_for(p).render([p])[-1]["content"] for p in (PAIR, with_input)]
-    assert "a b c" in texts[1]
+    for spec in load_set(name).members:
+        texts = [spec.prompt_for(p).render([p])[-1]["content"] for p in (PAIR, with_input)]
+        assert ["a b c" in text for text in texts] == [False, True]
+        assert all(text in texts[0] for text in (PAIR.instruction, PAIR.output_1, PAIR.output_2))
 
 
 @pytest.mark.parametrize(

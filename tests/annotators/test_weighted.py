@@ -31,7 +31,7 @@ def test_the_preference_is_two_minus_the_share_of_the_first_answer(tmp_path):
     annotator, annotations, bodies = weighted(tmp_path, {"a": 0.6, "b": 0.2, "A": 0.1}, pairs)
     wanted = [1.25 if annotator.shown_first(pair) == 1 else 1.75 for pair in pairs]
     assert [a.preference for a in annotations] == pytest.approx(wanted)
-    assert {a.passport.prefers_first for a in annotations} == {pytest.approx(0.75)}
+    assert [a.passport.prefers_first for a in annotations] == pytest.approx([0.75] * 12)
     assert summarise(annotations)["first_position_preference"] == pytest.approx(0.75)
     assert (bodies[0]["logprobs"], bodies[0]["top_logprobs"], bodies[0]["max_tokens"]) == (True, 5, 1)
 
