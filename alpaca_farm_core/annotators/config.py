@@ -86,6 +86,13 @@ class AnnotatorConfig(Config):
             raise ValueError("the oracle asks no model; set annotator.name to an LLM annotator such as 'greedy'")
         return self
 
+    @model_validator(mode="after")
+    def the_oracle_reads_both_outputs_at_once(self) -> Self:
+        """Refuse to show the oracle a pair twice, which would change nothing."""
+        if self.both_orders and self.name == ORACLE:
+            raise ValueError("the oracle reads both outputs at once; both_orders is for LLM annotators")
+        return self
+
     def seeded(self, run_seed: int) -> AnnotatorConfig:
         """Return this config with `run_seed` where it has no seed of its own."""
         return self if self.seed is not None else self.model_copy(update={"seed": run_seed})

@@ -237,6 +237,8 @@ def test_patterns_that_cannot_work_are_refused(pattern):
     [
         ({"annotator": {"label_flip": 0.6}}, "less than or equal to 0.5"),
         ({"annotator": {"model": "gpt-x"}}, "the oracle asks no model"),
+        ({"annotator": {"both_orders": True}}, "reads both outputs at once"),
+        ({"annotator": {"models": {"stronk": "m"}}}, "annotator.models.stronk.*\n.*'strong'"),
         ({"annotator": {"seeds": 1}}, "annotator.seeds"),
         ({"pairs_per_instruction": 0}, "greater than or equal to 1"),
     ],
