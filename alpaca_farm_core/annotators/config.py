@@ -32,9 +32,10 @@ class JudgeModels(Config):
         Raises:
             ConfigError: there is no such role.
         """
-        if role not in type(self).model_fields:
-            raise ConfigError(f"{place}: unknown model_role '{role}'.", did_you_mean(role, type(self).model_fields))
-        return str(getattr(self, role))
+        models = {"strong": self.strong, "cheap": self.cheap, "small": self.small}
+        if role not in models:
+            raise ConfigError(f"{place}: unknown model_role '{role}'.", did_you_mean(role, models))
+        return models[role]
 
 
 class AnnotatorConfig(Config):
