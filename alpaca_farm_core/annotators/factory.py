@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
 from alpaca_farm_core.annotators.endpoint import Endpoint
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.spec import AnnotatorSet, load_set
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import ConfigError
@@ -49,7 +50,8 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
         token_bias=config.token_bias,
         draw=draw,
     )
-    return LLMAnnotator(found, _judge(found, execution), cache, options)
+    purse = None if is_local(found) else Purse.of(execution)
+    return LLMAnnotator(found, _judge(found, execution), cache, options, purse)
 
 
 def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
@@ -69,18 +71,24 @@ def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
 
 
 def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None:
-    """Find before a long run what would stop its judge: definition, model, address and key; asks nothing.
+    """Find before a long run what would stop its judge: definition, model, address, key and price; asks nothing.
 
     Raises:
-        ConfigError: unknown annotator, a broken definition, or no HTTP address.
+        ConfigError: unknown annotator, a broken definition, no HTTP address, or a budget and no price.
         ModelError: the local model is not there.
         AnnotationError: no API key where one is needed.
     """
     if config.name == ORACLE:
         return
     annotator_external(config)
-    if not is_local(_load(config, execution)):
-        Endpoint.find(execution.base_url).api_key()
+    found = _load(config, execution)
+    if is_local(found):
+        return
+    purse = Purse.of(execution)
+    for model in sorted({config.model or member.model for member in found.members}):
+        purse.check(model)
+    for endpoint in Endpoint.all_of(execution):
+        endpoint.api_key()
 
 
 def calls_per_pair(config: AnnotatorConfig) -> float:
@@ -110,7 +118,7 @@ def _load(config: AnnotatorConfig, execution: ExecutionConfig) -> AnnotatorSet:
     if is_local(found) and len({config.model or member.model for member in found.members}) > 1:
         raise ConfigError(f"The pool '{found.name}' needs several local models.", "Use one local model per annotator.")
     servers = sorted({member.base_url for member in found.members if member.base_url})
-    if servers and not execution.base_url:
+    if servers and not execution.base_url and not execution.endpoints:
         raise ConfigError(
             f"The annotator '{found.name}' asks a server of its own: {', '.join(servers)}.",
             f"Agree to it with execution.base_url={servers[0]} (your key goes there), or name another server.",
@@ -132,9 +140,7 @@ def _judge(found: AnnotatorSet, execution: ExecutionConfig) -> Judge:
         from alpaca_farm_core.annotators.local import LocalJudge
 
         return LocalJudge(execution)
+    from alpaca_farm_core.annotators.batch_judge import BatchJudge
     from alpaca_farm_core.annotators.client import ApiJudge
-    from alpaca_farm_core.annotators.retry import RetryPolicy
 
-    timeout_s = execution.call_timeout_seconds
-    policy = RetryPolicy(timeout_s=timeout_s, deadline_s=max(RetryPolicy.deadline_s, 5 * timeout_s))
-    return ApiJudge(Endpoint.find(execution.base_url), execution.concurrency, policy)
+    return BatchJudge.of(execution) if execution.batch_api else ApiJudge.of(execution)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from alpaca_farm_core.annotators.batches import Question, Shown, compose
-from alpaca_farm_core.annotators.broker import Judge, ask
+from alpaca_farm_core.annotators.broker import Judge, Payer, ask
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.calls import Answer, CallStats, Outcome, Request
+from alpaca_farm_core.annotators.imported import imported_labels
 from alpaca_farm_core.annotators.labelling import label_pairs
 from alpaca_farm_core.annotators.parsers import Said
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.readings import Reading, combine
 from alpaca_farm_core.annotators.spec import AnnotatorSet, AnnotatorSpec
 from alpaca_farm_core.annotators.token_bias import logit_bias
@@ -61,10 +63,16 @@ class LLMAnnotator:
         judge: Who answers.
         cache: Where answers are kept.
         options: How to ask.
+        purse: Whose money is spent; None = calls are free.
     """
 
     def __init__(
-        self, annotators: AnnotatorSet, judge: Judge, cache: CallCache, options: AskingOptions | None = None
+        self,
+        annotators: AnnotatorSet,
+        judge: Judge,
+        cache: CallCache,
+        options: AskingOptions | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self.name = annotators.name
         self.stats = CallStats()
@@ -72,6 +80,7 @@ class LLMAnnotator:
         self._members = annotators.members
         self._judge = judge
         self._cache = cache
+        self._payer = Payer(purse, annotators.name) if purse is not None else None
         self._sampling = {member.name: self._sampling_of(member) for member in self._members}
 
     def annotate(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Annotation]:
@@ -98,6 +107,13 @@ class LLMAnnotator:
         return 1 if stable_uniform("shown first", self.options.seed, pair.instruction, pair.input) < 0.5 else 2
 
     def _judge_pairs(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
+        """Take labels bought elsewhere where there are any, and judge the rest; another draw is always judged."""
+        bought = imported_labels(self._cache, self.name, pairs) if not self.options.draw else {}
+        asked = [pair for pair in pairs if pair not in bought]
+        judged = dict(zip(asked, self._judge_anew(asked, progress), strict=True)) if asked else {}
+        return [bought.get(pair) or judged[pair] for pair in pairs]
+
+    def _judge_anew(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
         rounds = [[Shown(pair, self.shown_first(pair)) for pair in pairs]]
         if self.options.both_orders:
             rounds.append([Shown(one.pair, 2 if one.first == 1 else 1) for one in rounds[0]])
@@ -135,7 +151,7 @@ class LLMAnnotator:
 
     def _round(self, questions: Sequence[Question], progress: Progress | None) -> dict[Shown, Reading]:
         requests = [self._request(question) for question in questions]
-        outcomes = ask(requests, self._judge, self._cache, self.stats, progress)
+        outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         readings: dict[Shown, Reading] = {}
         for question, request, outcome in zip(questions, requests, outcomes, strict=True):
             readings.update(zip(question.shown, _read(question, request.key, outcome), strict=True))

@@ -49,6 +49,7 @@ def _run(context: StageContext) -> StageResult:
         metrics=summarise(annotations),
         timings={**timings, **prices, **annotator.stats.timings()},
         n_missing=n_missing,
+        cost_usd=annotator.stats.spent_usd,
     )
 
 

@@ -11,6 +11,22 @@ from typing import Literal
 from alpaca_farm_core.config.base import Config, Field
 
 
+class EndpointConfig(Config):
+    """One place where judges are served, beside others."""
+
+    url: str = Field(min_length=1, description="Address under which /chat/completions lies; it mostly ends in /v1.")
+    key_variable: str = Field(
+        "OPENAI_API_KEY", min_length=1, description="Environment variable that holds the key; never the key itself."
+    )
+    concurrency: int = Field(0, ge=0, description="Most calls in flight here; 0 = execution.concurrency.")
+    requests_per_minute: int = Field(0, ge=0, description="Most tries begun in any minute; 0 = no limit.")
+    tokens_per_minute: int = Field(0, ge=0, description="Most tokens asked for in any minute; 0 = no limit.")
+    api_version: str = Field("", description="Azure's api-version, for its addresses without /v1; empty = not Azure.")
+    models: dict[str, str] = Field(
+        default_factory=dict, description="Model name → its name here, as with Azure deployments."
+    )
+
+
 class ExecutionConfig(Config):
     """Device, memory and concurrency settings."""
 
@@ -26,8 +42,29 @@ class ExecutionConfig(Config):
         description="Tokens (padding included) in one pass; lower it when memory is short.",
     )
     decode_batch_size: int = Field(64, ge=1, description="Rows decoded together.")
-    concurrency: int = Field(16, ge=1, description="API calls in flight at once.")
+    concurrency: int = Field(
+        64, ge=1, description="Most API calls in flight at once; fewer while the server pushes back."
+    )
     base_url: str = Field("", description="OpenAI-compatible endpoint; empty = OPENAI_BASE_URL or OpenAI's.")
+    endpoints: tuple[EndpointConfig, ...] = Field(
+        (), description="Several endpoints or keys that share the calls; empty = base_url alone."
+    )
+    requests_per_minute: int = Field(0, ge=0, description="Most API tries begun in any minute; 0 = no limit.")
+    tokens_per_minute: int = Field(0, ge=0, description="Most API tokens asked for in any minute; 0 = no limit.")
+    batch_api: bool = Field(
+        False, description="Send calls through the Batch API: about half the price, answers within a day."
+    )
+    batch_poll_seconds: float = Field(30.0, gt=0, description="Pause between two looks at a batch.")
+    budget_usd: float | None = Field(
+        None,
+        ge=0,
+        description="Cap on the run's API spending, over all its resumes; none = no cap; 0 = nothing.",
+    )
+    budget_account: str = Field("", description="What the spending is booked on; empty = the run's name.")
+    allow_unknown_price: bool = Field(
+        False, description="Ask models without a known price in spite of a budget; they count as free."
+    )
+    price_table: str = Field("", description="YAML file with prices of your own, over the built-in ones.")
     call_timeout_seconds: float = Field(
         120.0, gt=0, description="Longest wait for one try of an API call; slow local judges need more."
     )

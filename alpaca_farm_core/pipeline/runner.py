@@ -17,6 +17,7 @@ from alpaca_farm_core.artifacts.lineage import Reason, why
 from alpaca_farm_core.artifacts.manifest import Artifact, Recipe
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.base import Config
+from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.pipeline.registry import stage_named
@@ -65,6 +66,13 @@ class Runner(ABC):
         step = Step(stage_named(stage), config or self.study.section(stage), f"{self.run_name}-{label}", label)
         return self.run(step, inputs)
 
+    @property
+    def execution(self) -> ExecutionConfig:
+        """How stages run; spending is booked on the run's name unless the settings name another account."""
+        execution = self.study.execution
+        account = execution.budget_account or self.run_name
+        return execution.model_copy(update={"budget_account": account})
+
     @abstractmethod
     def run(self, step: Step, inputs: Mapping[str, Any]) -> Any:
         """Run one step and return a handle to its artifact."""
@@ -94,7 +102,7 @@ class LocalRunner(Runner):
             inputs,
             store=self.store,
             name=step.name,
-            execution=self.study.execution,
+            execution=self.execution,
             progress=self.progress(step) if self.progress else None,
             retry_missing=self.retry_missing,
         )

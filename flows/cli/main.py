@@ -24,6 +24,7 @@ COMMANDS = {
     "agreement": ("flows.cli.agreement:agreement", "Measure judges against people, or against each other."),
     "score": ("flows.cli.score:score", "Win rates from saved annotations, without any call."),
     "artifacts": ("flows.cli.artifacts:artifacts", "List, explain, verify, move and remove artifacts."),
+    "cache": ("flows.cli.cache:cache", "Show, carry and prune the answers of judges."),
     "presets": ("flows.cli.config:presets", "List the presets."),
     "config": ("flows.cli.config:config", "Show the settings of a preset, and why they are what they are."),
     "doctor": ("flows.cli.doctor:doctor", "Show what this machine has, and what to do about the rest."),

@@ -10,6 +10,7 @@ from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.client import ApiJudge
 from alpaca_farm_core.annotators.endpoint import Endpoint
 from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.retry import RetryPolicy
 from alpaca_farm_core.annotators.spec import load_set
 from alpaca_farm_core.artifacts.files import write_jsonl
@@ -34,8 +35,8 @@ def api_judge(base_url: str, concurrency: int = 8, policy: RetryPolicy = QUICK) 
     return ApiJudge(Endpoint.find(base_url), concurrency, policy)
 
 
-def llm(calls: Path, judge: Judge, name: str = "greedy", **options: Any) -> LLMAnnotator:
-    return LLMAnnotator(load_set(name), judge, CallCache(calls), AskingOptions(**options))
+def llm(calls: Path, judge: Judge, name: str = "greedy", purse: Purse | None = None, **options: Any) -> LLMAnnotator:
+    return LLMAnnotator(load_set(name), judge, CallCache(calls), AskingOptions(**options), purse)
 
 
 class SamplesConfig(Config):
