@@ -106,6 +106,10 @@ class LLMAnnotator:
             return 1
         return 1 if stable_uniform("shown first", self.options.seed, pair.instruction, pair.input) < 0.5 else 2
 
+    def requests(self, pairs: Sequence[Pair]) -> list[Request]:
+        """Return the calls that judging distinct pairs begins with, without making any."""
+        return [self._request(question) for question in self._questions(pairs)]
+
     def _judge_pairs(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
         """Take labels bought elsewhere where there are any, and judge the rest; another draw is always judged."""
         bought = imported_labels(self._cache, self.name, pairs) if not self.options.draw else {}
@@ -114,16 +118,19 @@ class LLMAnnotator:
         return [bought.get(pair) or judged[pair] for pair in pairs]
 
     def _judge_anew(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
-        rounds = [[Shown(pair, self.shown_first(pair)) for pair in pairs]]
-        if self.options.both_orders:
-            rounds.append([Shown(one.pair, 2 if one.first == 1 else 1) for one in rounds[0]])
-        questions = [question for shown in rounds for question in self._compose(shown)]
+        questions = self._questions(pairs)
         readings = self._ask(questions, progress)
         by_pair: dict[Pair, list[tuple[Shown, Reading]]] = {}
         for question in questions:
             for one in question.shown:
                 by_pair.setdefault(one.pair, []).append((one, readings[one]))
         return [self._annotation(pair, by_pair[pair]) for pair in pairs]
+
+    def _questions(self, pairs: Sequence[Pair]) -> list[Question]:
+        rounds = [[Shown(pair, self.shown_first(pair)) for pair in pairs]]
+        if self.options.both_orders:
+            rounds.append([Shown(one.pair, 2 if one.first == 1 else 1) for one in rounds[0]])
+        return [question for shown in rounds for question in self._compose(shown)]
 
     def _compose(self, shown: Sequence[Shown]) -> list[Question]:
         """Assign pairs to members, and put each member's pairs into prompts."""
