@@ -87,6 +87,41 @@ class Pair:
 
 
 AnnotationState = Literal["ok", "tie", "noised", "unparsable", "refused", "failed"]
+Order = Literal["1 first", "2 first", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """Where a judgement came from, so that it can be traced, priced and compared later.
+
+    Attributes:
+        model: Judge model as asked for.
+        prompt: sha256 of the annotator's settings and templates.
+        calls: Keys of the calls behind it, in the call cache.
+        order: Which output the judge read first.
+        prefers_first: How far it went for the output it read first, in [0, 1]; over both orders the mean.
+            None without a preference.
+        consistent: Whether both orders gave the same winner; None where only one was asked.
+        served_model: Model name as the server gave it.
+        fingerprint: The server's mark of the model's build; several are joined by a space.
+        price_usd: Its share of the price of its calls, whenever they were paid; None when unknown.
+        answered_at: When the (last) answer came, in ISO 8601, UTC; "" when unknown.
+    """
+
+    model: str
+    prompt: str
+    calls: tuple[str, ...]
+    order: Order
+    prefers_first: float | None = None
+    consistent: bool | None = None
+    served_model: str = ""
+    fingerprint: str = ""
+    price_usd: float | None = None
+    answered_at: str = ""
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return {**asdict(self), "calls": list(self.calls)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +130,14 @@ class Annotation:
 
     `preference` lies in [1, 2]: 1 means output_1 is better, 2 means output_2, 1.5 a tie; it is None
     exactly when `state` is unparsable, refused or failed. `tie` is an identical pair that needed no
-    call; `noised` a label replaced by a coin flip.
+    call; `noised` a label replaced by a coin flip. Judgements of a model carry a passport.
     """
 
     preference: float | None
     annotator: str
     state: AnnotationState = "ok"
     explanation: str = ""
+    passport: Passport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +155,17 @@ class Preference:
     finished_2: bool = True
     state: AnnotationState = "ok"
     explanation: str = ""
+
+    @classmethod
+    def of(cls, pair: Pair, label: Annotation) -> Preference:
+        """Join a pair and its annotation; the passport is kept apart, as it holds times."""
+        return cls(
+            **asdict(pair),
+            preference=label.preference,
+            annotator=label.annotator,
+            state=label.state,
+            explanation=label.explanation,
+        )
 
     @property
     def id(self) -> str:

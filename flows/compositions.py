@@ -18,6 +18,8 @@ from alpaca_farm_core.pipeline.runner import Runner
 Handles = Mapping[str, Any]
 Composition = Callable[[Runner], Handles]
 
+_REPORTED = ("data", "sft", "samples", "preferences", "reward_model", "leaderboard")
+
 
 def sft(run: Runner) -> Handles:
     """Instructions → supervised fine-tuning."""
@@ -26,8 +28,10 @@ def sft(run: Runner) -> Handles:
 
 
 def simulate_preferences(run: Runner) -> Handles:
-    """… → pairs sampled from the SFT model → simulated preferences."""
+    """… → pairs sampled from the SFT model → simulated preferences; or labels of people, where the study names some."""
     made = sft(run)
+    if run.study.human_preferences.source:
+        return {**made, "preferences": run("human_preferences")}
     samples = run("sample", policy=made["sft"], data=made["data"])
     return {**made, "samples": samples, "preferences": run("preferences", samples=samples)}
 
@@ -70,7 +74,7 @@ def rlhf(run: Runner, method: str = "ppo") -> Handles:
         **{f"outputs_{name}": answers for name, answers in made["answers"].items()},
         **{f"evaluation_{method}": made["evaluation"]},
         method=made[method],
-        **{role: made[role] for role in ("data", "sft", "samples", "preferences", "reward_model", "leaderboard")},
+        **{role: made[role] for role in _REPORTED if role in made},
     )
     return {**made, "report": report}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from alpaca_farm_core.annotators.config import HumanPreferencesConfig
 from alpaca_farm_core.artifacts.files import read_json, read_jsonl, write_json
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.overrides import flatten
@@ -61,7 +62,16 @@ def record(settings, root, **execution):
     study = build_study("meadow", {**settings, "execution.threads": 1, **execution})
     recorder = Recorder(study, Store(root))
     rlhf(recorder)
+    recorder("human_preferences", config=HumanPreferencesConfig(source=str(people(root)), seed=0))
     return recorder.stages
+
+
+def people(root):
+    """A file of three labels."""
+    rows = [{"instruction": f"{k}", "output_1": "a", "output_2": "b", "preference": k} for k in (1, 2, 1.5)]
+    path = root / "people.json"
+    path.write_text(json.dumps(rows))
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from alpaca_farm_core.annotators.calls import CallStats
 from alpaca_farm_core.pipeline.progress import Progress
@@ -28,6 +28,3 @@ class Annotator(Protocol):
             AnnotationError: the judge cannot be used at all; answers bought before are kept.
             DataError: a pair that it cannot judge by its nature.
         """
-
-    def shown_first(self, pair: Pair) -> Literal[1, 2]:
-        """Tell which output the judge reads first, for the measurement of position bias."""

@@ -12,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from alpaca_farm_core.annotators.cache import CallCache
@@ -112,7 +113,9 @@ class Jobs:
         """
         if not answers:
             return
-        priced = {key: self._priced(self._taken[key], answer, free) for key, answer in answers.items()}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        dated = {key: replace(answer, answered_at=answer.answered_at or now) for key, answer in answers.items()}
+        priced = {key: self._priced(self._taken[key], answer, free) for key, answer in dated.items()}
         self.cache.commit(
             {key: answer for key, (answer, _) in priced.items()},
             [entry for _, entry in priced.values() if entry is not None],

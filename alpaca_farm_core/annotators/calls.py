@@ -54,6 +54,7 @@ class Answer:
         refusal: Words of a refusal; "" when there was none.
         price_usd: What the call cost; None when unknown.
         logprobs: Token log-probabilities as the server gave them; None when not asked for.
+        answered_at: When it came, in ISO 8601, UTC; "" when unknown.
     """
 
     text: str
@@ -64,6 +65,7 @@ class Answer:
     refusal: str = ""
     price_usd: float | None = None
     logprobs: Any = None
+    answered_at: str = ""
 
     @property
     def refused(self) -> bool:

@@ -19,7 +19,7 @@ def read_completion(body: object) -> Answer:
         choice = _mapping(_mapping(body)["choices"][0])
         message = _mapping(choice["message"])
         return Answer(
-            text=_clean(message.get("content")),
+            text=_clean(message.get("content")) or _clean(_tool_arguments(message)),
             finish_reason=str(choice.get("finish_reason") or ""),
             usage=dict(_mapping(_mapping(body).get("usage") or {})),
             model=str(_mapping(body).get("model") or ""),
@@ -29,6 +29,12 @@ def read_completion(body: object) -> Answer:
         )
     except (KeyError, IndexError, TypeError) as error:
         raise BodyError(f"no chat completion in the body: {type(error).__name__} {error}") from None
+
+
+def _tool_arguments(message: Mapping[str, Any]) -> Any:
+    """The arguments of the first tool called: what judges that must call a tool say instead of a text."""
+    calls = message.get("tool_calls")
+    return _mapping(_mapping(calls[0])["function"])["arguments"] if calls else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

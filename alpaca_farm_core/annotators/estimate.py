@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
+from alpaca_farm_core.annotators.config import AnnotatorConfig
+from alpaca_farm_core.annotators.factory import calls_per_pair
 from alpaca_farm_core.config.base import Config
 
 
@@ -12,6 +13,6 @@ def api_calls_per_instruction(config: Config) -> float:
     Noised labels (probability 2p) cost no call. 0 for stages that judge nothing or ask no API.
     """
     annotator = getattr(config, "annotator", None)
-    if not isinstance(annotator, AnnotatorConfig) or annotator.name == ORACLE:
+    if not isinstance(annotator, AnnotatorConfig):
         return 0.0
-    return int(getattr(config, "pairs_per_instruction", 1)) * (1 - 2 * annotator.label_flip)
+    return int(getattr(config, "pairs_per_instruction", 1)) * calls_per_pair(annotator)

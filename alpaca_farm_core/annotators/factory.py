@@ -1,4 +1,4 @@
-"""From settings to an annotator (light: clients load when an annotator is built)."""
+"""From settings to an annotator (light: clients and models load when an annotator is built)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING
 from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
 from alpaca_farm_core.annotators.endpoint import Endpoint
 from alpaca_farm_core.annotators.purse import Purse
-from alpaca_farm_core.annotators.spec import load_spec
+from alpaca_farm_core.annotators.spec import AnnotatorSet, load_set
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.base import Annotator
+    from alpaca_farm_core.annotators.broker import Judge
 
 
-def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionConfig) -> Annotator:
+def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionConfig, draw: int = 0) -> Annotator:
     """Build the annotator that `config` describes.
 
     Args:
         config: Who judges; a seed of none means 0 here (stages fill in the run's seed by `seeded`).
         calls: Folder of the call cache.
         execution: Endpoint and concurrency.
+        draw: Which of several draws of the same answers; another one asks the judge again.
 
     Raises:
         ConfigError: unknown annotator, or a broken or unsupported definition.
@@ -30,47 +33,114 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
     """
     from alpaca_farm_core.annotators.cache import CallCache
 
-    seed = config.seed or 0
+    cache, seed = CallCache(calls), config.seed or 0
     if config.name == ORACLE:
         from alpaca_farm_core.annotators.oracle import OracleAnnotator
 
-        return OracleAnnotator(
-            CallCache(calls), seed=seed, temperature=config.oracle_temperature, label_flip=config.label_flip
-        )
-    from alpaca_farm_core.annotators.batch_judge import BatchJudge
-    from alpaca_farm_core.annotators.client import ApiJudge
-    from alpaca_farm_core.annotators.llm import LLMAnnotator
+        return OracleAnnotator(cache, seed=seed, temperature=config.oracle_temperature, label_flip=config.label_flip)
+    from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
 
-    judge = BatchJudge.of(execution) if execution.batch_api else ApiJudge.of(execution)
-    return LLMAnnotator(
-        load_spec(config.name),
-        judge,
-        CallCache(calls),
-        model=config.model,
+    found = _load(config, execution)
+    options = AskingOptions(
+        model=_model_asked(config, found),
         seed=seed,
         label_flip=config.label_flip,
-        purse=Purse.of(execution),
+        both_orders=config.both_orders,
+        structured=config.structured,
+        token_bias=config.token_bias,
+        draw=draw,
     )
+    purse = None if is_local(found) else Purse.of(execution)
+    return LLMAnnotator(found, _judge(found, execution), cache, options, purse)
 
 
 def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
-    """Return content hashes of what an annotator reads: its configs.yaml and templates.
+    """Return content hashes of what an annotator reads: its configs.yaml and templates, a local model's files.
 
     Raises:
         ConfigError: unknown annotator, or a broken or unsupported definition.
+        ModelError: the local model is not there.
     """
-    return {} if config.name == ORACLE else {"annotator": load_spec(config.name).content}
+    if config.name == ORACLE:
+        return {}
+    found = load_set(config.name, config.models)
+    hashes = {"annotator": found.content}
+    if is_local(found):
+        hashes["judge_model"] = _model_asked(config, found)
+    return hashes
 
 
 def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None:
-    """Find before a long run what would stop its judge: definition, address, key and price; asks nothing.
+    """Find before a long run what would stop its judge: definition, model, address, key and price; asks nothing.
 
     Raises:
         ConfigError: unknown annotator, a broken definition, no HTTP address, or a budget and no price.
+        ModelError: the local model is not there.
         AnnotationError: no API key where one is needed.
     """
-    if config.name != ORACLE:
-        spec = load_spec(config.name)
-        Purse.of(execution).check(config.model or spec.model)
-        for endpoint in Endpoint.all_of(execution):
-            endpoint.api_key()
+    if config.name == ORACLE:
+        return
+    annotator_external(config)
+    found = _load(config, execution)
+    if is_local(found):
+        return
+    purse = Purse.of(execution)
+    for model in sorted({config.model or member.model for member in found.members}):
+        purse.check(model)
+    for endpoint in Endpoint.all_of(execution):
+        endpoint.api_key()
+
+
+def calls_per_pair(config: AnnotatorConfig) -> float:
+    """API calls that judging one pair takes on average, when nothing is cached and every answer can be read.
+
+    Noised labels (probability 2p) cost none; a prompt of several pairs is shared by them.
+    """
+    if config.name == ORACLE:
+        return 0.0
+    found = load_set(config.name, config.models)
+    if is_local(found):
+        return 0.0
+    share = sum(1 / member.batch_size for member in found.members) / len(found.members)
+    return share * (2 if config.both_orders else 1) * (1 - 2 * config.label_flip)
+
+
+def is_local(found: AnnotatorSet) -> bool:
+    """Whether the judge is a model in this process."""
+    return found.members[0].served == "local"
+
+
+def _load(config: AnnotatorConfig, execution: ExecutionConfig) -> AnnotatorSet:
+    """Load the definition, and refuse what only shows where it is to be used."""
+    found = load_set(config.name, config.models)
+    if len({member.served for member in found.members}) > 1:
+        raise ConfigError(f"The pool '{found.name}' mixes local and remote judges.", "Make two annotators of it.")
+    if is_local(found) and len({config.model or member.model for member in found.members}) > 1:
+        raise ConfigError(f"The pool '{found.name}' needs several local models.", "Use one local model per annotator.")
+    servers = sorted({member.base_url for member in found.members if member.base_url})
+    if servers and not execution.base_url and not execution.endpoints:
+        raise ConfigError(
+            f"The annotator '{found.name}' asks a server of its own: {', '.join(servers)}.",
+            f"Agree to it with execution.base_url={servers[0]} (your key goes there), or name another server.",
+        )
+    return found
+
+
+def _model_asked(config: AnnotatorConfig, found: AnnotatorSet) -> str:
+    """The model in place of the members' own ("" = none); a local one by its content."""
+    if not is_local(found):
+        return config.model
+    from alpaca_farm_core.annotators.local import local_model_name
+
+    return local_model_name(config.model or found.members[0].model)
+
+
+def _judge(found: AnnotatorSet, execution: ExecutionConfig) -> Judge:
+    if is_local(found):
+        from alpaca_farm_core.annotators.local import LocalJudge
+
+        return LocalJudge(execution)
+    from alpaca_farm_core.annotators.batch_judge import BatchJudge
+    from alpaca_farm_core.annotators.client import ApiJudge
+
+    return BatchJudge.of(execution) if execution.batch_api else ApiJudge.of(execution)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from alpaca_farm_core.annotators.broker import POLL_S, Jobs, ask
 from alpaca_farm_core.annotators.cache import CallCache
@@ -24,7 +24,7 @@ from alpaca_farm_core.artifacts.files import canonical_json, sha256_text
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.seeding import stable_uniform
-from alpaca_farm_core.types import Annotation, Pair
+from alpaca_farm_core.types import Annotation, Pair, Passport
 
 _BATCH = 1000
 
@@ -58,7 +58,7 @@ class OracleAnnotator:
         cache: CallCache,
         *,
         seed: int = 0,
-        temperature: float = 1.0,
+        temperature: float = 0.07,
         label_flip: float = 0.0,
         gold: Gold | None = None,
         knows: Knows | None = None,
@@ -91,10 +91,6 @@ class OracleAnnotator:
             judge=lambda distinct: self._judge_pairs(distinct, progress),
         )
 
-    def shown_first(self, pair: Pair) -> Literal[1, 2]:
-        """Output 1 always: the oracle reads both at once."""
-        return 1
-
     def probability(self, pair: Pair) -> float:
         """Return P(output_2 is preferred) in [0, 1], before label noise; identical outputs: 0.5.
 
@@ -117,8 +113,12 @@ class OracleAnnotator:
 
     def _judge_pairs(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
         self._refuse_foreign(pairs)
-        outcomes = ask([self._request(pair) for pair in pairs], self, self._cache, self.stats, progress)
-        return [self._annotation(pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
+        requests = [self._request(pair) for pair in pairs]
+        outcomes = ask(requests, self, self._cache, self.stats, progress)
+        return [
+            self._annotation(pair, request.key, outcome)
+            for pair, request, outcome in zip(pairs, requests, outcomes, strict=True)
+        ]
 
     def _request(self, pair: Pair) -> Request:
         """Ask about the outputs in an order of their own: a pair and its mirror image are one question."""
@@ -137,12 +137,15 @@ class OracleAnnotator:
         draw = stable_uniform("oracle", self._seed, instruction, input, first, second)
         return Answer("2" if draw < chance else "1", finish_reason="stop", model=self._model)
 
-    def _annotation(self, pair: Pair, outcome: Outcome) -> Annotation:
+    def _annotation(self, pair: Pair, key: str, outcome: Outcome) -> Annotation:
         assert isinstance(outcome, Answer)  # the oracle never fails a job
         preference = as_preference(outcome.text)
         assert preference is not None
         mirrored = _in_order(pair)[0][0] != pair.output_1
-        return Annotation(3 - preference if mirrored else preference, self.name)
+        preference = 3 - preference if mirrored else preference
+        # It reads both at once; output 1 stands for the first place.
+        passport = Passport(self._model, "", (key,), "1 first", prefers_first=2 - preference)
+        return Annotation(preference, self.name, passport=passport)
 
     def _probability(self, instruction: str, input: str, first: tuple[str, bool], second: tuple[str, bool]) -> float:
         gap = self._gold(instruction, input, *second).total - self._gold(instruction, input, *first).total

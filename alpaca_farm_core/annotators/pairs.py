@@ -13,7 +13,12 @@ from alpaca_farm_core.types import Output, Pair
 
 
 def pair_samples(outputs: Sequence[Output], pairs_per_instruction: int, seed: int) -> list[Pair]:
-    """Pair the samples of each instruction.
+    """Pair the samples of each instruction; see `match_samples`."""
+    return [pair_of(first, second) for first, second in match_samples(outputs, pairs_per_instruction, seed)]
+
+
+def match_samples(outputs: Sequence[Output], pairs_per_instruction: int, seed: int) -> list[tuple[Output, Output]]:
+    """Choose which samples of each instruction are compared.
 
     Two samples give one pair: sample 0 is output 1, sample 1 is output 2; equal ones stay a pair (a
     tie, which costs no call). Of more than two, repeated texts are left out first, the rest is
@@ -33,10 +38,23 @@ def pair_samples(outputs: Sequence[Output], pairs_per_instruction: int, seed: in
     groups: dict[tuple[str, str], list[Output]] = {}
     for output in outputs:
         groups.setdefault((output.instruction, output.input), []).append(output)
-    return [pair for group in groups.values() for pair in _pair_group(group, pairs_per_instruction, seed)]
+    return [match for group in groups.values() for match in _match_group(group, pairs_per_instruction, seed)]
 
 
-def _pair_group(group: list[Output], n_pairs: int, seed: int) -> list[Pair]:
+def pair_of(first: Output, second: Output) -> Pair:
+    """Set two outputs for one instruction side by side."""
+    return Pair(
+        instruction=first.instruction,
+        input=first.input,
+        output_1=first.output,
+        output_2=second.output,
+        dataset=first.dataset or second.dataset,
+        finished_1=first.finished,
+        finished_2=second.finished,
+    )
+
+
+def _match_group(group: list[Output], n_pairs: int, seed: int) -> list[tuple[Output, Output]]:
     samples = sorted(group, key=lambda output: output.sample_id)
     if len(samples) < 2:
         raise DataError(
@@ -48,17 +66,4 @@ def _pair_group(group: list[Output], n_pairs: int, seed: int) -> list[Pair]:
         samples = distinct if len(distinct) > 1 else samples[:2]
         if len(samples) > 2:
             stable_random("pairs", seed, samples[0].instruction, samples[0].input).shuffle(samples)
-    neighbours = zip(samples[::2], samples[1::2], strict=False)
-    return [_pair(first, second) for first, second in list(neighbours)[:n_pairs]]
-
-
-def _pair(first: Output, second: Output) -> Pair:
-    return Pair(
-        instruction=first.instruction,
-        input=first.input,
-        output_1=first.output,
-        output_2=second.output,
-        dataset=first.dataset,
-        finished_1=first.finished,
-        finished_2=second.finished,
-    )
+    return list(zip(samples[::2], samples[1::2], strict=False))[:n_pairs]

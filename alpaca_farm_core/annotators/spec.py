@@ -1,59 +1,35 @@
-"""An LLM annotator as its author wrote it: a folder with `configs.yaml` in AlpacaEval's schema.
+"""LLM annotators as their authors wrote them: a folder with `configs.yaml` in AlpacaEval's schema.
 
-In: the name of a built-in annotator or a folder. Out: prompts, model, sampling parameters and parser,
-and a hash of every byte read. Loads no client. Whatever would change the labels and is not understood
-is refused, not ignored.
+In: the name of a built-in annotator or a folder. Out: one annotator, or a pool where the file holds
+several: prompts, model, sampling parameters and parser of each, and a hash of every byte read. Loads no
+client. Whatever would change the labels and is not understood is refused, not ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
-
+from alpaca_farm_core.annotators.config import JudgeModels
 from alpaca_farm_core.annotators.parsers import Parser, make_parser
 from alpaca_farm_core.annotators.prompts import JudgePrompt
+from alpaca_farm_core.annotators.spec_file import (
+    CONFIG_FILE,
+    read_annotators,
+    read_templates,
+    refuse_unsupported,
+    split_options,
+)
 from alpaca_farm_core.artifacts.files import canonical_json, sha256_text
 from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.errors import ConfigError
 from alpaca_farm_core.types import Pair
 
-CONFIG_FILE = "configs.yaml"
 BUILTIN_FOLDER = Path(__file__).parent / "configs"
-
-_USED_KEYS = frozenset(
-    {
-        "prompt_template",
-        "prompt_templates",
-        "fn_completions",
-        "completions_kwargs",
-        "fn_completion_parser",
-        "completion_parser_kwargs",
-        "batch_size",
-        "is_randomize_output_order",
-    }
-)
-# Bookkeeping of AlpacaEval that changes no label here: names, links, its own cache and row order.
-_HARMLESS_KEYS = frozenset(
-    {
-        "pretty_name",
-        "link",
-        "packages",
-        "is_shuffle",
-        "is_store_raw_completions",
-        "is_store_missing_annotations",
-        "is_reapply_parsing",
-        "is_avoid_reannotations",
-        "annotation_type",
-        "random_seed_keys",
-    }
-)
-# Options of AlpacaEval's client that are not parameters of the API.
-_CLIENT_OPTIONS = frozenset({"model_name", "num_procs", "requires_chatml", "price_per_token", "client_config_path"})
-_REFUSED_OPTIONS = frozenset({"n", "stream", "tools", "functions", "tokens_to_favor", "tokens_to_avoid"})
+Served = Literal["api", "local"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +40,15 @@ class AnnotatorSpec:
         name: Its key in configs.yaml.
         with_input: Template for pairs with an input.
         without_input: Template for the others (the same one where the author gave one).
-        model: The author's judge model.
+        model: The author's judge model, or the one that stands for the author's role.
         sampling: Parameters of the call, as sent.
+        favoured: Texts whose tokens AlpacaEval makes likelier (`tokens_to_favor`), and how: token text → bias.
         parser: Reads the answer.
+        batch_size: Pairs in one prompt, at most.
         random_order: Whether the outputs are shown in random order (seeded by the instruction).
-        content: sha256 over configs.yaml and all templates.
+        served: By an API, or by a model in this process.
+        base_url: Server that the author's file names; it is asked only where the user names it too.
+        content: sha256 over its settings and templates.
     """
 
     name: str
@@ -76,8 +56,12 @@ class AnnotatorSpec:
     without_input: JudgePrompt
     model: str
     sampling: Mapping[str, Any]
+    favoured: Mapping[str, int]
     parser: Parser
+    batch_size: int
     random_order: bool
+    served: Served
+    base_url: str
     content: str
 
     def prompt_for(self, pair: Pair) -> JudgePrompt:
@@ -85,43 +69,91 @@ class AnnotatorSpec:
         return self.with_input if pair.input else self.without_input
 
 
+@dataclass(frozen=True)
+class AnnotatorSet:
+    """One annotator, or a pool of several.
+
+    Attributes:
+        name: The annotator's; of a pool the folder's.
+        members: In the file's order.
+    """
+
+    name: str
+    members: tuple[AnnotatorSpec, ...]
+
+    @cached_property
+    def content(self) -> str:
+        """sha256 over all members."""
+        return sha256_text(canonical_json([[member.name, member.content] for member in self.members]))
+
+
 def builtin_names() -> tuple[str, ...]:
     """Names of the LLM annotators that come with the package."""
     return tuple(sorted(path.parent.name for path in BUILTIN_FOLDER.glob(f"*/{CONFIG_FILE}")))
 
 
-def load_spec(name: str) -> AnnotatorSpec:
-    """Read a built-in annotator, or the folder (or configs.yaml) at a path written with a '/'.
+def load_set(name: str, models: JudgeModels | None = None) -> AnnotatorSet:
+    """Read a built-in annotator or pool, or the folder (or configs.yaml) at a path written with a '/'.
+
+    Args:
+        name: Built-in name or path.
+        models: What stands for the roles that a file names instead of a model.
 
     Raises:
         ConfigError: no such annotator, a broken file, or a setting that is not supported.
     """
     folder = _find_folder(name)
     file = folder / CONFIG_FILE
-    text = _read_text(file, "Give a folder that holds a configs.yaml.")
-    annotator, settings = _only_annotator(text, file)
-    _refuse_unknown(settings, file)
+    annotators = read_annotators(file)
+    members = tuple(_read_member(*entry, folder, file, models or JudgeModels()) for entry in annotators.items())
+    return AnnotatorSet(members[0].name if len(members) == 1 else folder.resolve().name, members)
+
+
+def load_spec(name: str, models: JudgeModels | None = None) -> AnnotatorSpec:
+    """Read the one annotator of a built-in name or folder; errors as `load_set`, and for a pool."""
+    found = load_set(name, models)
+    if len(found.members) > 1:
+        raise ConfigError(f"'{name}' is a pool of {len(found.members)} annotators.", "Name a single annotator.")
+    return found.members[0]
+
+
+def _read_member(
+    annotator: str, settings: Mapping[str, Any], folder: Path, file: Path, models: JudgeModels
+) -> AnnotatorSpec:
+    place = f"{file} ({annotator})"
+    refuse_unsupported(settings, place)
+    options = split_options(settings, place)
     batch_size = settings.get("batch_size", 1)
-    if batch_size != 1:
-        raise ConfigError(f"{file}: batch_size {batch_size} is not supported.", "Use batch_size: 1, one pair a prompt.")
-    templates = _read_templates(settings, folder, file)
-    prompts = {role: JudgePrompt.parse(body, batch_size, place) for role, (place, body) in templates.items()}
-    options = dict(settings.get("completions_kwargs") or {})
-    _refuse_options(settings, options, file)
+    if type(batch_size) is not int or batch_size < 1:
+        raise ConfigError(f"{place}: batch_size is {batch_size!r}.", "Give the number of pairs in one prompt.")
+    templates = read_templates(settings, folder, place)
+    prompts = {role: JudgePrompt.parse(body, batch_size, path) for role, (path, body) in templates.items()}
+    content = [annotator, settings, {role: body for role, (_, body) in templates.items()}]
     return AnnotatorSpec(
         name=annotator,
         with_input=prompts["with_inputs"],
         without_input=prompts["without_inputs"],
-        model=str(options["model_name"]),
-        sampling={key: value for key, value in options.items() if key not in _CLIENT_OPTIONS},
+        model=options.model or models.of_role(options.role, place),
+        sampling=options.sampling,
+        favoured=options.favoured,
         parser=make_parser(
-            settings.get("fn_completion_parser", "regex_parser"),
+            settings.get("fn_completion_parser") or "regex_parser",
             settings.get("completion_parser_kwargs") or {},
-            str(file),
+            place,
         ),
+        batch_size=batch_size,
         random_order=bool(settings.get("is_randomize_output_order", True)),
-        content=sha256_text(canonical_json([text, {role: body for role, (_, body) in templates.items()}])),
+        served=options.served,
+        base_url=options.base_url,
+        content=sha256_text(canonical_json(_with_text_keys(content))),
     )
+
+
+def _with_text_keys(value: Any) -> Any:
+    """YAML allows numbers as keys, JSON does not; both kinds must not fall together."""
+    if isinstance(value, Mapping):
+        return {f"{type(key).__name__}:{key}": _with_text_keys(one) for key, one in value.items()}
+    return [_with_text_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def _find_folder(name: str) -> Path:
@@ -135,68 +167,3 @@ def _find_folder(name: str) -> Path:
             raise ConfigError(f"There is no annotator folder {path}.", f"Give a folder with a {CONFIG_FILE}.")
         return path
     raise ConfigError(f"Unknown annotator '{name}'.", did_you_mean(name, ["oracle", *builtin_names()]))
-
-
-def _read_text(path: Path, hint: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"There is no file {path}.", hint) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.", "Repair the file.") from None
-
-
-def _only_annotator(text: str, file: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {error}.", "Repair the file.") from None
-    if not isinstance(data, dict) or not data or not all(isinstance(value, dict) for value in data.values()):
-        raise ConfigError(f"{file} holds no annotator.", "Write the annotator's name and its settings below it.")
-    if len(data) > 1:
-        raise ConfigError(
-            f"{file} holds {len(data)} annotators ({', '.join(map(str, data))}); pools are not supported.",
-            "Leave one of them, or make a folder for each.",
-        )
-    name, settings = next(iter(data.items()))
-    return str(name), settings
-
-
-def _refuse_unknown(settings: Mapping[str, Any], file: Path) -> None:
-    for key in settings:
-        if key not in _USED_KEYS | _HARMLESS_KEYS:
-            raise ConfigError(f"{file}: setting '{key}' is not supported.", did_you_mean(key, _USED_KEYS))
-
-
-def _refuse_options(settings: Mapping[str, Any], options: Mapping[str, Any], file: Path) -> None:
-    client = settings.get("fn_completions", "openai_completions")
-    if client != "openai_completions":
-        raise ConfigError(
-            f"{file}: fn_completions '{client}' is not supported.",
-            "Use openai_completions; it serves any OpenAI-compatible endpoint (execution.base_url).",
-        )
-    if not options.get("model_name"):
-        raise ConfigError(f"{file}: completions_kwargs has no model_name.", "Name the judge model there.")
-    for key in sorted(_REFUSED_OPTIONS & set(options)):
-        raise ConfigError(f"{file}: completions_kwargs.{key} is not supported.", "Remove it.")
-
-
-def _read_templates(settings: Mapping[str, Any], folder: Path, file: Path) -> dict[str, tuple[str, str]]:
-    """Return role → (place for errors, text); one template serves both roles."""
-    template = settings.get("prompt_template") or settings.get("prompt_templates")
-    if isinstance(template, str):
-        template = {"with_inputs": template, "without_inputs": template}
-    if not isinstance(template, dict) or set(template) != {"with_inputs", "without_inputs"}:
-        raise ConfigError(
-            f"{file}: prompt_template must be a file, or with_inputs and without_inputs.", "Name the template file."
-        )
-    return {role: _read_template(str(name), folder, file) for role, name in template.items()}
-
-
-def _read_template(name: str, folder: Path, file: Path) -> tuple[str, str]:
-    """Find a template beside configs.yaml; AlpacaEval writes its path from the parent folder."""
-    for root in (folder.parent, folder):
-        path = (root / name).resolve()
-        if path.is_file() and path.is_relative_to(folder.parent.resolve()):
-            return str(path), _read_text(path, "")
-    raise ConfigError(f"{file}: there is no template '{name}'.", f"Put it into {folder}.")

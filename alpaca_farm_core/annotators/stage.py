@@ -1,17 +1,17 @@
 """The preferences stage: samples of a policy → annotated pairs.
 
 In: outputs.jsonl with several samples per instruction. Out: preferences.jsonl. Killed and run again, it
-asks only for what no answer was committed.
+asks only for what no answer was committed. Where each judgement came from is in passports.jsonl.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from alpaca_farm_core.annotators.config import PreferencesConfig
 from alpaca_farm_core.annotators.factory import annotator_external, build_annotator
+from alpaca_farm_core.annotators.summary import PASSPORTS
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.types import Preference
 
@@ -22,7 +22,12 @@ def _external(config: PreferencesConfig) -> Mapping[str, str]:
 
 def _run(context: StageContext) -> StageResult:
     from alpaca_farm_core.annotators.pairs import pair_samples
-    from alpaca_farm_core.annotators.summary import refuse_too_many_missing, summarise
+    from alpaca_farm_core.annotators.summary import (
+        passport_rows,
+        price_by_annotator,
+        refuse_too_many_missing,
+        summarise,
+    )
     from alpaca_farm_core.artifacts.files import write_jsonl
     from alpaca_farm_core.data.rows import read_outputs
 
@@ -35,11 +40,14 @@ def _run(context: StageContext) -> StageResult:
     annotations = annotator.annotate(pairs, context.progress)
     seconds = time.perf_counter() - began
     n_missing = refuse_too_many_missing(annotations, config.annotator.max_missing)
-    rows = [Preference(**asdict(pair), **asdict(label)) for pair, label in zip(pairs, annotations, strict=True)]
+    rows = [Preference.of(pair, label) for pair, label in zip(pairs, annotations, strict=True)]
     write_jsonl(context.output / "preferences.jsonl", [row.to_row() for row in rows])
+    write_jsonl(context.output / PASSPORTS, passport_rows(annotations))
+    prices = {f"usd_of_{name}": price for name, price in price_by_annotator(annotations).items()}
+    timings = {"seconds": seconds, "pairs_per_second": len(pairs) / seconds}
     return StageResult(
-        metrics=summarise(pairs, annotations, annotator),
-        timings={"seconds": seconds, "pairs_per_second": len(pairs) / seconds, **annotator.stats.timings()},
+        metrics=summarise(annotations),
+        timings={**timings, **prices, **annotator.stats.timings()},
         n_missing=n_missing,
         cost_usd=annotator.stats.spent_usd,
     )
@@ -53,5 +61,6 @@ STAGE = Stage(
     output="preferences",
     run=_run,
     external=_external,
+    volatile_files=(PASSPORTS,),
     summary="Judge pairs of sampled answers.",
 )

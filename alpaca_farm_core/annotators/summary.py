@@ -6,42 +6,69 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from alpaca_farm_core.annotators.base import Annotator
 from alpaca_farm_core.errors import MissingAnnotationsError
-from alpaca_farm_core.types import Annotation, AnnotationState, Pair
+from alpaca_farm_core.types import Annotation, AnnotationState
+
+PASSPORTS = "passports.jsonl"
+"""File of the passports beside a stage's annotations."""
 
 
-def summarise(pairs: Sequence[Pair], annotations: Sequence[Annotation], annotator: Annotator) -> dict[str, Any]:
+def summarise(annotations: Sequence[Annotation]) -> dict[str, Any]:
     """Count states and measure the judge.
 
     Returns:
         n_total, n_missing, n_ties, n_noised and the count of each missing state; `mean_preference` over
-        all labels; `parse_rate`, the share of judged pairs that got a label; and
+        all labels; `parse_rate`, the share of judged pairs that got a label;
         `first_position_preference`, the share of judged pairs where the output shown first won (draws
-        half). A figure over nothing is left out.
+        half, weighted labels by their weight); `consistency`, of the pairs judged in both orders the share with the
+        same winner twice; `n_by_annotator` where several judged. A figure over nothing is left out.
     """
     states = Counter(annotation.state for annotation in annotations)
     metrics: dict[str, Any] = {
-        "n_total": len(pairs),
+        "n_total": len(annotations),
         "n_missing": sum(annotation.preference is None for annotation in annotations),
         "n_ties": states["tie"],
         "n_noised": states["noised"],
         **{f"n_{state}": states[state] for state in ("unparsable", "refused", "failed")},
     }
     labels = [annotation.preference for annotation in annotations if annotation.preference is not None]
-    if labels:
-        metrics["mean_preference"] = sum(labels) / len(labels)
-    n_judged = len(pairs) - states["tie"] - states["noised"]
+    passports = [annotation.passport for annotation in annotations if annotation.passport is not None]
+    first = [passport.prefers_first for passport in passports if passport.prefers_first is not None]
+    consistent = [passport.consistent for passport in passports if passport.consistent is not None]
+    metrics |= _mean_of("mean_preference", labels)
+    n_judged = len(annotations) - states["tie"] - states["noised"]
     if n_judged:
         metrics["parse_rate"] = states["ok"] / n_judged
-    first = [
-        2 - annotation.preference if annotator.shown_first(pair) == 1 else annotation.preference - 1
-        for pair, annotation in zip(pairs, annotations, strict=True)
-        if annotation.state == "ok" and annotation.preference is not None
-    ]
-    if first:
-        metrics["first_position_preference"] = sum(first) / len(first)
+    metrics |= _mean_of("first_position_preference", first) | _mean_of("consistency", consistent)
+    judges = Counter(a.annotator for a in annotations if a.state not in ("tie", "noised"))
+    if len(judges) > 1:
+        metrics["n_by_annotator"] = dict(sorted(judges.items()))
     return metrics
+
+
+def price_by_annotator(annotations: Sequence[Annotation]) -> dict[str, float]:
+    """Add up what the answers behind the labels cost, in dollars, whenever they were paid; unknown prices count 0."""
+    prices: dict[str, float] = {}
+    for annotation in annotations:
+        if annotation.passport is not None and annotation.passport.price_usd is not None:
+            prices[annotation.annotator] = prices.get(annotation.annotator, 0.0) + annotation.passport.price_usd
+    return dict(sorted(prices.items()))
+
+
+def passport_rows(annotations: Sequence[Annotation]) -> list[dict[str, Any]]:
+    """Rows of passports.jsonl: for each judgement of a model, its row (from 0), annotator and passport.
+
+    They hold times, so they go into a file of their own that is not compared between runs.
+    """
+    return [
+        {"row": row, "annotator": annotation.annotator, **annotation.passport.to_row()}
+        for row, annotation in enumerate(annotations)
+        if annotation.passport is not None
+    ]
+
+
+def _mean_of(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: sum(values) / len(values)} if values else {}
 
 
 def refuse_too_many_missing(annotations: Sequence[Annotation], max_missing: float) -> int:

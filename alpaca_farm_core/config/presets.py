@@ -58,9 +58,9 @@ _PAPER = Preset(
         **_group("AlpacaFarm's rewards are read without EOS", reward_model__eos=False),
         **_group("a quarter of the labels flipped, as people disagree", preferences__annotator__label_flip=0.25),
         **_group(
-            "one strong judge; the paper's models are retired",
-            preferences__annotator__name="greedy",
-            evaluate__annotator__name="greedy",
+            "the paper's pool of thirteen annotators, on current models",
+            preferences__annotator__name="pool",
+            evaluate__annotator__name="pool",
         ),
         **_group("the best checkpoints lie between steps 20 and 80", ppo__steps=80),
     },

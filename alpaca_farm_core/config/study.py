@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alpaca_farm_core.annotators.config import PreferencesConfig
+from alpaca_farm_core.annotators.config import HumanPreferencesConfig, PreferencesConfig
 from alpaca_farm_core.config.base import Config, Field
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.overrides import flatten
@@ -28,6 +28,9 @@ class StudyConfig(Config):
     sft: SFTConfig = Field(default_factory=SFTConfig, description="Supervised fine-tuning.")
     sample: SampleConfig = Field(default_factory=SampleConfig, description="Sampling the answers to compare.")
     preferences: PreferencesConfig = Field(default_factory=PreferencesConfig, description="Judging the pairs.")
+    human_preferences: HumanPreferencesConfig = Field(
+        default_factory=HumanPreferencesConfig, description="Labels of people instead of simulated ones."
+    )
     reward_model: RewardModelConfig = Field(default_factory=RewardModelConfig, description="Reward modelling.")
     ppo: PPOConfig = Field(default_factory=PPOConfig, description="Proximal policy optimisation.")
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="Answers to evaluate.")

@@ -7,7 +7,7 @@ splits; duplicates pass.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,30 @@ def read_instruction_file(path: Path, default_dataset: str = "") -> list[Instruc
         DataError: missing, empty or malformed file; a row without an instruction, or with a field that
             is no text.
     """
-    if not path.is_file():
-        raise DataError(f"There is no data file {path}.", "Check the path; relative paths start at the current folder.")
-    values = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_json(path)
-    rows = [_check(place, row, default_dataset) for place, row in values]
+    rows = [_check(place, row, default_dataset) for place, row in read_rows(path, _FIELDS)]
     if not rows:
         raise DataError(f"{path} holds no rows.", "Give a file with at least one instruction for each split.")
     return rows
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+def read_rows(path: Path, columns: Collection[str]) -> Iterable[tuple[str, Any]]:
+    """Read rows unchecked, each with its place for errors; of a Parquet file only the `columns` named.
+
+    Raises:
+        DataError: missing or malformed file.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no data file {path}.", "Check the path; relative paths start at the current folder.")
+    return _read_parquet(path, columns) if path.suffix.lower() == ".parquet" else _read_json(path)
+
+
+def _read_parquet(path: Path, columns: Collection[str]) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)
-        table = pq.read_table(path, columns=[name for name in schema.names if name in _FIELDS])
+        table = pq.read_table(path, columns=[name for name in schema.names if name in columns])
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}.", "Write the file again.") from None
     for number, row in enumerate(table.to_pylist(), start=1):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import cast
 
+from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.data.config import FILE_SUFFIXES
 from alpaca_farm_core.data.files import read_instruction_file
 from alpaca_farm_core.data.hub import fetch_file, list_files
@@ -75,6 +76,28 @@ def locate(name: str, revision: str) -> tuple[str, dict[str, list[str]]]:
     return commit, layout
 
 
+def locate_part(name: str, revision: str, part: str) -> tuple[str, list[str]]:
+    """Find the commit and the files of one part (configuration) of a dataset, without downloading any.
+
+    A file belongs to a part whose name its folder or the file itself has. Where there are no readable files
+    and no revision was asked for, the hub's converted branch is searched.
+
+    Raises:
+        DataError: unknown name or revision, hub out of reach, or no such part.
+    """
+    seen: set[str] = set()
+    for branch in [revision] if revision else ["", PARQUET_BRANCH]:
+        commit, files = list_files(name, branch, "dataset")
+        data = [PurePosixPath(path) for path in files if PurePosixPath(path).suffix.lower() in FILE_SUFFIXES]
+        found = [path for path in data if part in (config_and_split(path)[0], path.stem)]
+        if found:
+            return commit, [str(path) for path in sorted(found)]
+        seen = {config_and_split(path)[0] or path.stem for path in data if path.name not in _NOT_DATA}
+        if seen:
+            break
+    raise DataError(f"The hub dataset '{name}' has no part '{part}'.", did_you_mean(part, seen) if seen else "")
+
+
 def _read(name: str, commit: str, paths: Iterable[str], source: str) -> list[Instruction]:
     return [row for path in paths for row in read_instruction_file(fetch_file(name, commit, path, "dataset"), source)]
 
@@ -85,12 +108,15 @@ def _layout(files: Iterable[str]) -> dict[str, list[str]]:
     for path in sorted(files):
         pure = PurePosixPath(path)
         if pure.suffix.lower() in FILE_SUFFIXES and pure.name not in _NOT_DATA and not path.startswith("."):
-            found[_config_and_split(pure)].append(path)
+            found[config_and_split(pure)].append(path)
     return _alpaca_farm(found) or _generic(found)
 
 
-def _config_and_split(path: PurePosixPath) -> tuple[str, str]:
-    """Read off `config/split.json`, `config/split/0000.parquet`, `config/name-split-00000-of-00001.parquet`."""
+def config_and_split(path: PurePosixPath) -> tuple[str, str]:
+    """Read off which part and split a data file belongs to.
+
+    Knows `config/split.json`, `config/split/0000.parquet`, `config/name-split-00000-of-00001.parquet`.
+    """
     stem = _SHARD.sub("", path.stem)
     folders = path.parts[:-1]
     if stem.isdigit() and folders:

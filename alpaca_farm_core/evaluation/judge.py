@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from alpaca_farm_core.annotators.factory import build_annotator
-from alpaca_farm_core.annotators.summary import refuse_too_many_missing
-from alpaca_farm_core.artifacts.files import write_json
+from alpaca_farm_core.annotators.summary import PASSPORTS, passport_rows, refuse_too_many_missing
+from alpaca_farm_core.artifacts.files import write_json, write_jsonl
 from alpaca_farm_core.data.rows import read_outputs
 from alpaca_farm_core.evaluation.config import EvaluationConfig
 from alpaca_farm_core.evaluation.files import ANNOTATIONS, GOLD, METRICS
@@ -43,6 +43,7 @@ def evaluate(context: StageContext) -> StageResult:
     gold = compare_gold(matched)
     write_json(context.output / ANNOTATIONS, annotation_rows(matched, annotations))
     write_json(context.output / METRICS, metrics)
+    write_jsonl(context.output / PASSPORTS, passport_rows(annotations))
     if gold is not None:
         write_json(context.output / GOLD, gold)
     n_missing = refuse_too_many_missing(annotations, config.annotator.max_missing)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from alpaca_farm_core.annotators.summary import PASSPORTS
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 
@@ -37,6 +38,7 @@ STAGE_EVALUATE = Stage(
     output="evaluation",
     run=_evaluate,
     external=_annotator_files,
+    volatile_files=(PASSPORTS,),
     summary="judges a model's outputs against the reference's",
 )
 

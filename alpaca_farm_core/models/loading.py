@@ -63,13 +63,24 @@ def load_base(config: ModelConfig, data_folder: Path, execution: ExecutionConfig
     if config.source == NANO:
         model, tokenizer, template, notes = _fresh_nano(config, data_folder, execution, seed)
     else:
-        with without_progress_bars():
-            model, tokenizer, notes = _read_base(config, execution)
+        model, tokenizer, notes = read_causal_lm(config, execution)
         template = resolve_template(config.template, tokenizer)
     check_positions(model.config, config.max_length, config.source)
     notes = (*notes, *ensure_special_tokens(model, tokenizer))
     set_chat_template(tokenizer, config.template, template)
     return LoadedModel(model.to(choose_device(execution)).eval(), tokenizer, template, notes)
+
+
+def read_causal_lm(
+    config: ModelConfig, execution: ExecutionConfig
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, tuple[str, ...]]:
+    """Read a pretrained causal LM (not the nano model) as it is, on the CPU: model, tokenizer, notes for people.
+
+    Raises:
+        ModelError: not a model, or a package is missing.
+    """
+    with without_progress_bars():
+        return _read_base(config, execution)
 
 
 def load_policy(folder: Path, execution: ExecutionConfig) -> LoadedModel:

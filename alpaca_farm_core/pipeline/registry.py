@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alpaca_farm_core.annotators.human import STAGE_HUMAN
 from alpaca_farm_core.annotators.stage import STAGE as PREFERENCES
 from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.data.stage import STAGE as DATASET
@@ -21,6 +22,7 @@ STAGES: dict[str, Stage] = {
         SFT,
         STAGE_SAMPLE,
         PREFERENCES,
+        STAGE_HUMAN,
         REWARD_MODEL,
         PPO,
         STAGE_DECODE,

@@ -21,6 +21,8 @@ COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
     "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate."),
     "up": ("flows.cli.up:up", "Start Prefect's UI, the deployments and workers on this machine."),
+    "annotate": ("flows.cli.annotate:annotate", "Label pairs, samples or two models' outputs with a judge."),
+    "agreement": ("flows.cli.agreement:agreement", "Measure judges against people, or against each other."),
     "score": ("flows.cli.score:score", "Win rates from saved annotations, without any call."),
     "evaluate": ("flows.cli.evaluate:evaluate", "Judge a model's outputs against a reference's, pair by pair."),
     "leaderboard": ("flows.cli.leaderboard:leaderboard", "A table of models: add, compare, sort, import, export."),

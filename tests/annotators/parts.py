@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from alpaca_farm_core.annotators.broker import Judge
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.client import ApiJudge
 from alpaca_farm_core.annotators.endpoint import Endpoint
-from alpaca_farm_core.annotators.llm import LLMAnnotator
+from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
 from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.retry import RetryPolicy
-from alpaca_farm_core.annotators.spec import load_spec
+from alpaca_farm_core.annotators.spec import load_set
 from alpaca_farm_core.artifacts.files import write_jsonl
 from alpaca_farm_core.config.base import Config, Field
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
@@ -34,18 +35,8 @@ def api_judge(base_url: str, concurrency: int = 8, policy: RetryPolicy = QUICK) 
     return ApiJudge(Endpoint.find(base_url), concurrency, policy)
 
 
-def llm(
-    calls: Path,
-    judge: Judge,
-    name: str = "greedy",
-    *,
-    model: str = "",
-    seed: int = 0,
-    label_flip: float = 0.0,
-    purse: Purse | None = None,
-) -> LLMAnnotator:
-    cache = CallCache(calls)
-    return LLMAnnotator(load_spec(name), judge, cache, model=model, seed=seed, label_flip=label_flip, purse=purse)
+def llm(calls: Path, judge: Judge, name: str = "greedy", purse: Purse | None = None, **options: Any) -> LLMAnnotator:
+    return LLMAnnotator(load_set(name), judge, CallCache(calls), AskingOptions(**options), purse)
 
 
 class SamplesConfig(Config):

@@ -129,7 +129,7 @@ def test_a_record_of_a_batch_never_sent_is_dropped(tmp_path):
     with BatchServer() as server:
         folder = tmp_path / "batches"
         folder.mkdir(parents=True)
-        key = llm(tmp_path, api_judge(server.base_url))._request(make_pairs(1)[0]).key
+        key = llm(tmp_path, api_judge(server.base_url)).requests(make_pairs(1))[0].key
         record = {"token": "t", "url": server.base_url, "keys": [key], "batch_id": ""}
         (folder / "t.json").write_text(json.dumps(record))
         annotator(tmp_path, server).annotate(make_pairs(2))

@@ -178,7 +178,7 @@ class Notes(SilentProgress):
 
 def test_the_price_is_told_before_the_run(tmp_path, purse):
     notes, pairs = Notes(), make_pairs(60)
-    request = llm(tmp_path, api_judge("http://127.0.0.1:9/v1"))._request(pairs[0])
+    (request,) = llm(tmp_path, api_judge("http://127.0.0.1:9/v1")).requests(pairs[:1])
     tokens = sum(len(message["content"]) // 4 + 4 for message in request.messages)
     with JudgeServer() as judge:
         annotator = llm(tmp_path, api_judge(judge.base_url), purse=purse)

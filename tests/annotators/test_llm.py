@@ -1,7 +1,9 @@
 """The LLM annotator against a scripted judge over real HTTP."""
 
 import asyncio
+import json
 import threading
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -11,7 +13,7 @@ from alpaca_farm_core.annotators.summary import summarise
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.types import Pair
-from tests.annotators.judge_server import JudgeServer, Reply, every, first_shown, longer, status
+from tests.annotators.judge_server import JudgeServer, Reply, always, every, first_shown, longer, status
 from tests.annotators.parts import api_judge, llm, make_pairs
 
 
@@ -80,7 +82,7 @@ def test_position_bias_is_measured_and_cancels(tmp_path):
     pairs = make_pairs(200)
     with JudgeServer(taste=first_shown) as judge:
         annotator = llm(tmp_path, api_judge(judge.base_url))
-        metrics = summarise(pairs, annotator.annotate(pairs), annotator)
+        metrics = summarise(annotator.annotate(pairs))
     assert metrics["first_position_preference"] == 1.0
     assert metrics["mean_preference"] == pytest.approx(1.5, abs=0.1)
     assert metrics["parse_rate"] == 1.0
@@ -101,8 +103,10 @@ def test_the_raw_answer_is_kept_with_usage_and_fingerprint(tmp_path):
     with JudgeServer() as judge:
         annotator = llm(tmp_path, api_judge(judge.base_url))
         annotator.annotate(make_pairs(1))
-    request = annotator._request(make_pairs(1)[0])
-    (answer,) = CallCache(tmp_path).read([request.key]).values()
+    (annotation,) = annotator.annotate(make_pairs(1))
+    (answer,) = CallCache(tmp_path).read(annotation.passport.calls).values()
+    assert annotation.passport.answered_at == answer.answered_at
+    assert datetime.fromisoformat(answer.answered_at).utcoffset() == timedelta(0)
     assert answer.text in ("Output (a)", "Output (b)")
     assert answer.usage["total_tokens"] == 104
     assert (answer.model, answer.fingerprint, answer.finish_reason) == ("gpt-4.1-build7", "fp_scripted", "stop")
@@ -199,7 +203,7 @@ def test_bad_rows_are_named(tmp_path, change, words):
     good = {"instruction": "i", "output_1": "a", "output_2": "b"}
     with pytest.raises(DataError, match=words):
         annotate_pairs([good, good | change], "oracle", calls=tmp_path)
-    with pytest.raises(DataError, match="Row 1 has no 'output_2'"):
+    with pytest.raises(DataError, match="Row 1: no 'output_2'"):
         annotate_pairs([{"instruction": "i", "output_1": "a"}], "oracle", calls=tmp_path)
 
 
@@ -227,3 +231,25 @@ def test_progress_counts_calls_and_tells_of_trouble_once(tmp_path):
     assert progress.n == 7
     assert len(progress.said) == 1
     assert "429" in progress.said[0]
+
+
+def test_a_judge_that_must_call_a_tool_answers_by_its_arguments(tmp_path):
+    """AlpacaEval's `*_fn` evaluators: tools and tool_choice go out as they are written."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "configs.yaml").write_text(
+        "mine:\n  prompt_template: mine/p.txt\n  fn_completions: openai_completions\n"
+        "  completions_kwargs:\n    model_name: m\n    tool_choice: {type: function, function: {name: rank}}\n"
+        "    tools: [{type: function, function: {name: rank, parameters: {type: object}}}]\n"
+        "  fn_completion_parser: pipeline_meta_parser\n  completion_parser_kwargs:\n    parsers_to_kwargs:\n"
+        "      json_parser: {annotation_key: ordered_models}\n      ranking_parser: {model_1_name: m}\n"
+        "  processors_to_kwargs: {ChainOfThoughtProcessor: {}}\n  is_randomize_output_order: false\n"
+    )
+    (folder / "p.txt").write_text("{instruction} {output_1} {output_2}")
+    said = {"concise_explanation": "M it is", "ordered_models": [{"model": "M", "rank": 1}, {"model": "m", "rank": 2}]}
+    call = {"type": "function", "function": {"name": "rank", "arguments": json.dumps(said)}}
+    choice = {"message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "stop"}
+    with JudgeServer(fault=always(Reply(raw=json.dumps({"choices": [choice]}).encode()))) as judge:
+        (annotation,) = llm(tmp_path / "calls", api_judge(judge.base_url), str(folder)).annotate(make_pairs(1))
+    assert (annotation.preference, annotation.explanation) == (2.0, "M it is")
+    assert judge.bodies[0]["tool_choice"] == {"type": "function", "function": {"name": "rank"}}

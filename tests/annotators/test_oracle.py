@@ -20,7 +20,7 @@ def count_words(instruction, input, output, finished):
 
 def oracle(folder, **options):
     values = {"gold": count_words, "knows": lambda instruction, input: "elsewhere" not in instruction}
-    return OracleAnnotator(CallCache(folder), gold_version="words", **(values | options))
+    return OracleAnnotator(CallCache(folder), gold_version="words", **({"temperature": 1.0} | values | options))
 
 
 def pair(i=0, first="one two three", second="one", **more):
