@@ -23,7 +23,8 @@ from tasks.runner import TaskRunner
 
 PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 if TYPE_CHECKING:
-    MethodName = ComparedName = str
+    MethodName = str
+    ComparedName = str
 else:  # selects in the UI's form
     MethodName = Literal[tuple(methods())]
     ComparedName = Literal[COMPARED]
