@@ -42,6 +42,12 @@ _MEADOW = {
         best_of_n__top_p=1.0,
         expert_samples__top_p=1.0,
     ),
+    **group(
+        "the temperature of the answers it is compared with: at 1.0 most of the choice undoes sampling errors "
+        "(seed 2: gold win rate 56 % against 66 %)",
+        best_of_n__temperature=0.7,
+        expert_samples__temperature=0.7,
+    ),
     **group("a minute of sampling on 2 CPU cores", expert_samples__n=8, expert_samples__limit=2000),
     **group(
         "a fine-tuned nano model moves on at a lower rate than it was trained from scratch with",
