@@ -28,7 +28,7 @@ _MOST_GROUPS = 14
 _MOST_PAIRS = 45
 
 
-def comparison_facts(scored: Sequence[ScoredModel], title: str, examples: int = _EXAMPLES) -> dict[str, Any]:
+def models_facts(scored: Sequence[ScoredModel], title: str, examples: int = _EXAMPLES) -> dict[str, Any]:
     """All that the page says, as plain values.
 
     Args:
@@ -50,8 +50,8 @@ def comparison_facts(scored: Sequence[ScoredModel], title: str, examples: int = 
     }
 
 
-def comparison_page(facts: Mapping[str, Any]) -> str:
-    """The page of `comparison_facts`."""
+def models_page(facts: Mapping[str, Any]) -> str:
+    """The page of `models_facts`."""
     models = [model for model in facts["models"] if model["win_rate"] is not None]
     return _template().render(
         facts=facts,
@@ -169,4 +169,4 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "span": span, "places": places}
-    return environment.get_template("comparison.html.jinja")
+    return environment.get_template("models.html.jinja")

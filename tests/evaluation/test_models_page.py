@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from alpaca_farm_core.evaluation.report.comparison import comparison_facts, comparison_page, length_points
+from alpaca_farm_core.evaluation.report.models import length_points, models_facts, models_page
 from alpaca_farm_core.evaluation.report.scatter import part_means, scatter
 from alpaca_farm_core.evaluation.scoring import ScoreOptions, score_files
 from tests.evaluation.annotation_rows import made_up, row, write_json
@@ -25,7 +25,7 @@ def scored(tmp_path):
 
 
 def test_facts_of_the_page(scored):
-    facts = comparison_facts(scored, "Two models", examples=2)
+    facts = models_facts(scored, "Two models", examples=2)
     assert (facts["baseline"], facts["annotators"]) == ("sft", ["judge"])
     assert facts["cost_usd"] == pytest.approx(0.16)
     good, weak = facts["models"]
@@ -38,7 +38,7 @@ def test_facts_of_the_page(scored):
 
 
 def test_examples_are_the_extremes(scored):
-    weak = comparison_facts(scored, "t", examples=2)["models"][1]
+    weak = models_facts(scored, "t", examples=2)["models"][1]
     better, worse = weak["examples"]
     scores = [s for s in scored[1].scores if s is not None]
     assert [r["score"] for r in better["rows"]] == sorted(scores, reverse=True)[:2]
@@ -48,7 +48,7 @@ def test_examples_are_the_extremes(scored):
 
 
 def test_the_page_is_whole_and_escaped(scored):
-    page = comparison_page(comparison_facts(scored, "A & B"))
+    page = models_page(models_facts(scored, "A & B"))
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "good &lt;b&gt;" in page
@@ -62,7 +62,7 @@ def test_the_page_is_whole_and_escaped(scored):
 def test_little_data_still_makes_a_page(tmp_path, preferences):
     rows = [row(p, instruction=f"Instruction {i}") for i, p in enumerate(preferences)]
     scored = score_files([write_json(tmp_path / "a.json", rows)], ScoreOptions())
-    page = comparison_page(comparison_facts(scored, "t"))
+    page = models_page(models_facts(scored, "t"))
     assert "1 model" in page
     assert "nan" not in page.lower()
 
@@ -70,9 +70,9 @@ def test_little_data_still_makes_a_page(tmp_path, preferences):
 def test_models_of_other_instructions_are_said_not_to_be_comparable(tmp_path):
     rows = [row(2, "a", "One."), row(1, "a", "Two."), row(2, "b", "Three."), row(1, "b", "Four.")]
     scored = score_files([write_json(tmp_path / "a.json", rows)], ScoreOptions())
-    facts = comparison_facts(scored, "t")
+    facts = models_facts(scored, "t")
     assert "share no annotated instruction" in facts["pairs"][0]["problem"]
-    assert "share no annotated instruction" in comparison_page(facts)
+    assert "share no annotated instruction" in models_page(facts)
 
 
 def test_means_of_equal_parts():
