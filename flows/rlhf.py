@@ -11,6 +11,7 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
+from alpaca_farm_core.methods.registry import methods
 from flows.launch import MethodName, PresetName, launch
 
 
@@ -54,9 +55,10 @@ def _part(name: str, summary: str) -> Flow[..., State]:
 sft = _part("sft", "Instructions → supervised fine-tuning.")
 simulate_preferences = _part("simulate-preferences", "… → pairs sampled from the SFT model → simulated preferences.")
 reward_model = _part("reward-model", "… → reward model.")
-ppo = _part("ppo", "… → policy trained with PPO.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, ppo, evaluate)
+    **{made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, evaluate)},
+    **{method.name: _part(method.name, f"… → {method.title}. {method.summary}") for method in methods().values()},
 }
+"""Flow name → flow; the same names as `flows.compositions.compositions`."""

@@ -9,7 +9,7 @@ from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
 from alpaca_farm_core.generation.stage import STAGE_DECODE, STAGE_SAMPLE
-from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
+from alpaca_farm_core.methods.registry import method_stages
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
 from alpaca_farm_core.pipeline.stage import Stage
@@ -22,7 +22,7 @@ STAGES: dict[str, Stage] = {
         STAGE_SAMPLE,
         PREFERENCES,
         REWARD_MODEL,
-        PPO,
+        *method_stages(),
         STAGE_DECODE,
         STAGE_EVALUATE,
         STAGE_LEADERBOARD,

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+_OPTION_TYPES = ("str", "Sequence[str]", "Sequence[int]")
+"""Annotations of a composition's arguments that the command line can give."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -43,6 +46,26 @@ def read_overrides(config_file: str | None, assignments: tuple[str, ...]) -> dic
 
     from_file = flatten(read_yaml(Path(config_file))) if config_file else {}
     return {**from_file, **parse_assignments(assignments)}
+
+
+def composition_options(flow: str, **given: Any) -> dict[str, Any]:
+    """Options that a flow's composition takes, by name; those that were not given are left to it.
+
+    Raises:
+        UsageError: the flow has no such option, or there is no such flow.
+    """
+    import inspect
+
+    from alpaca_farm_core.errors import UsageError
+    from flows.compositions import composition_named
+
+    signature = inspect.signature(composition_named(flow))
+    taken = [name for name, parameter in signature.parameters.items() if parameter.annotation in _OPTION_TYPES]
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if name not in taken:
+            raise UsageError(f"The flow '{flow}' has no option --{name}.", f"It takes: {', '.join(taken) or 'none'}.")
+    return options
 
 
 def print_json(value: Any) -> None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.options import json_option, print_json, read_overrides, settings_options, store_option
+from flows.cli.options import (
+    composition_options,
+    json_option,
+    print_json,
+    read_overrides,
+    settings_options,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from alpaca_farm_core.artifacts.manifest import Artifact
@@ -32,7 +39,17 @@ _PREFECT_DEFAULTS = {
 @json_option
 def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, as_json: bool) -> None:
     """Run the full RLHF flow on the embedded default: no GPU, key or download needed."""
-    _run("rlhf", "meadow", None, run_name, read_overrides(None, assignments), store, as_json, retry_missing=False)
+    _run(
+        "rlhf",
+        "meadow",
+        None,
+        run_name,
+        read_overrides(None, assignments),
+        store,
+        as_json,
+        retry_missing=False,
+        options={},
+    )
 
 
 @click.command()
@@ -42,6 +59,7 @@ def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, 
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan: hits, misses with reasons, calls, last times. Runs nothing."
 )
+@click.option("--method", metavar="NAME", help="Method of the flows rlhf and evaluate. Default: ppo.")
 @click.option("--retry-missing", is_flag=True, help="Ask again for annotations that an earlier run could not get.")
 @store_option
 @json_option
@@ -53,18 +71,20 @@ def run(
     annotator: str | None,
     run_name: str | None,
     dry_run: bool,
+    method: str | None,
     retry_missing: bool,
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Run FLOW: rlhf, sft, simulate-preferences, reward-model, ppo or evaluate."""
+    """Run FLOW: rlhf, evaluate, sft, simulate-preferences, reward-model, or a method."""
     overrides = read_overrides(config_file, assignments)
+    options = composition_options(flow, method=method)
     if dry_run:
         from flows.cli.plan import print_plan
 
-        print_plan(flow, preset, annotator, run_name, overrides, store, as_json)
+        print_plan(flow, preset, annotator, run_name, overrides, store, as_json, options)
     else:
-        _run(flow, preset, annotator, run_name, overrides, store, as_json, retry_missing)
+        _run(flow, preset, annotator, run_name, overrides, store, as_json, retry_missing, options)
 
 
 def _run(
@@ -76,6 +96,7 @@ def _run(
     store: str | None,
     as_json: bool,
     retry_missing: bool,
+    options: Mapping[str, Any],
 ) -> None:
     from rich.console import Console
 
@@ -84,13 +105,13 @@ def _run(
     from flows.preflight import preflight
 
     opened = Store(store)
-    preflight(flow, build_study(preset, overrides, annotator), run_name or preset, opened)
+    preflight(flow, build_study(preset, overrides, annotator), run_name or preset, opened, **options)
     os.environ[STORE_VARIABLE] = str(opened.root)
     for variable, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(variable, value)
     console = Console(stderr=as_json)
     console.print(f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.root}", highlight=False)
-    made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing)
+    made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing, options)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}
     if as_json:
         print_json(
@@ -111,6 +132,7 @@ def _run_flow(
     run_name: str | None,
     overrides: Mapping[str, Any],
     retry_missing: bool,
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Run the Prefect flow in this process and return name → artifact reference."""
     from flows.cli.console import TerminalDisplay
@@ -128,6 +150,7 @@ def _run_flow(
                 overrides=dict(overrides),
                 retry_missing=retry_missing,
                 return_state=True,
+                **options,
             )
         finally:
             current_display.reset(token)

@@ -1,7 +1,8 @@
-"""The stage `ppo`: policy, reward model and dataset in, policy out."""
+"""The stage `ppo`: policy, reward model and dataset in, policy out; and the method as data."""
 
 from __future__ import annotations
 
+from alpaca_farm_core.methods.method import Call, Method
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 
@@ -20,4 +21,12 @@ STAGE = Stage(
     output="policy",
     run=_run,
     summary="Improve the policy against the reward model by proximal policy optimisation.",
+)
+
+METHOD = Method(
+    name="ppo",
+    title="PPO",
+    summary="Reinforcement learning against the reward model with a KL penalty.",
+    stages=(STAGE,),
+    calls=(Call("ppo", {"policy": "sft", "reward_model": "reward_model", "data": "data"}),),
 )
