@@ -78,7 +78,7 @@ def test_a_mistake_fails_the_run_with_a_headline_and_the_resuming_command():
     assert state.is_failed()
     assert "Unknown setting 'ppo.kl_coeff'" in state.message
     assert "Did you mean 'kl_coef'?" in state.message
-    assert "alpaca-farm run rlhf --preset meadow --set ppo.kl_coeff=1" in state.message
+    assert "alpaca-farm run rlhf --preset meadow --method ppo --set ppo.kl_coeff=1" in state.message
 
 
 def test_a_failing_stage_fails_its_task_and_keeps_what_was_done():
