@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alpaca_farm_core.artifacts.files import write_jsonl
+from alpaca_farm_core.data.pairs import TokenisedPairs, tokenise_pairs
 from alpaca_farm_core.data.preferences import LabelCounts, usable_preferences
 from alpaca_farm_core.data.rows import read_preferences, split_preferences
 from alpaca_farm_core.errors import DataError
@@ -12,7 +13,6 @@ from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.generation.scoring import READS_EOS
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.reward_model.objective import PairLoss
-from alpaca_farm_core.methods.reward_model.pairs import TokenisedPairs, tokenise_pairs
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, reward_model_from_policy, save_reward_model
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.finite import require_finite

@@ -20,6 +20,7 @@ class TokenisedPairs:
 
     Attributes:
         rows: The preference rows.
+        numbers: Their places among the rows given.
         prompt_ids: Their prompts.
         response_1_ids: First responses (with EOS where finished, if EOS is read).
         response_2_ids: Second responses.
@@ -27,6 +28,7 @@ class TokenisedPairs:
     """
 
     rows: list[Preference] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     prompt_ids: list[list[int]] = field(default_factory=list)
     response_1_ids: list[list[int]] = field(default_factory=list)
     response_2_ids: list[list[int]] = field(default_factory=list)
@@ -64,11 +66,13 @@ def tokenise_pairs(
     first = encode_responses(tokenizer, [row.output_1 for row in rows], [eos and row.finished_1 for row in rows])
     second = encode_responses(tokenizer, [row.output_2 for row in rows], [eos and row.finished_2 for row in rows])
     pairs = TokenisedPairs()
-    for row, prompt, response_1, response_2 in zip(rows, prompts, first, second, strict=True):
+    columns = zip(rows, prompts, first, second, strict=True)
+    for number, (row, prompt, response_1, response_2) in enumerate(columns):
         if len(prompt) + max(len(response_1), len(response_2)) > max_tokens:
             pairs.n_too_long += 1
             continue
         pairs.rows.append(row)
+        pairs.numbers.append(number)
         pairs.prompt_ids.append(prompt)
         pairs.response_1_ids.append(response_1)
         pairs.response_2_ids.append(response_2)
