@@ -6,7 +6,7 @@ the same functions run as flows, in plain Python, and as a dry run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,9 @@ from alpaca_farm_core.pipeline.runner import Runner
 
 Handles = dict[str, Any]
 Composition = Callable[..., Mapping[str, Any]]
+
+COMPARED = ("sft", *methods())
+"""Methods of a comparison when none are named."""
 
 # Figure 1, up to where the methods part: what all of them share.
 SHARED_CALLS: dict[str, Call] = {
@@ -73,8 +76,8 @@ def learn(run: Runner, method: Method, made: Handles | None = None) -> Handles:
         inputs = {role: own.get(source, made.get(source)) for role, source in call.inputs.items()}
         label = method.name if place == len(calls) else call.name
         own[call.name] = run(call.stage, label=label, config=call.config, **inputs)
-    made.update({name: handle for name, handle in own.items() if name != calls[-1].name})
-    made[method.name] = own[calls[-1].name]
+    *_, last = own
+    made.update({method.name if name == last else name: handle for name, handle in own.items()})
     return made
 
 
@@ -119,6 +122,63 @@ def rlhf(run: Runner, method: str = "ppo") -> Handles:
     return {**made, "report": report}
 
 
+def compare(run: Runner, methods: Sequence[str] = COMPARED, seeds: Sequence[int] = (0, 1)) -> Handles:
+    """Any methods, seed by seed on the same data, preferences and reward model → one table and page.
+
+    A seed is the whole chain from SFT on. What methods share is made once; methods that do not depend on each
+    other may run at the same time.
+    """
+    chosen = [method_named(name) for name in dict.fromkeys(methods) if name != "sft"]
+    if not chosen or not seeds:
+        raise UsageError("A comparison needs at least one method besides sft, and one seed.", "Give --methods.")
+    chains = {seed: run.with_seed(seed) for seed in dict.fromkeys(seeds)}
+    bases = dict(zip(chains, run.together([partial(_baseline, chain) for chain in chains.values()]), strict=True))
+    roles: Handles = {}
+    for seed, base in bases.items():
+        roles[f"measured_{seed}_sft"] = base["measured"]
+        roles[f"answers_{seed}_sft"] = base["answers"]
+    branches = [
+        partial(_contender, chain, method, bases[seed], seed) for seed, chain in chains.items() for method in chosen
+    ]
+    for part in run.together(branches):
+        roles |= part
+    settings = run.study.section("comparison").model_copy(
+        update={"title": run.run_name, "methods": ("sft", *(m.name for m in chosen)), "seeds": tuple(chains)}
+    )
+    return {"comparison": run("comparison", config=settings, **roles)}
+
+
+def _baseline(run: Runner) -> Handles:
+    """What all methods of a seed share, and the SFT model's own answers and figures."""
+    made = shared(run, "data", "sft", "preferences", "reward_model")
+    answers = run("decode", label="sft", policy=made["sft"], data=made["data"])
+    measured = run("measure", label="sft", outputs=answers, reward_model=made["reward_model"])
+    return {**made, "answers": answers, "measured": measured}
+
+
+def _contender(run: Runner, method: Method, base: Handles, seed: int) -> Handles:
+    """One method of one seed: learn, answer, judge, measure; handles by the roles of the comparison."""
+    made = learn(run, method, {name: base[name] for name in SHARED_CALLS if name in base})
+    answers = answers_of(run, method, made)
+    judged = run("evaluate", label=method.name, outputs=answers, reference=base["answers"])
+    moved = {"policy": made[method.name], "reference": base["sft"], "data": base["data"]}
+    measured = run(
+        "measure",
+        label=method.name,
+        outputs=answers,
+        reward_model=base["reward_model"],
+        **(moved if method.yields == "policy" else {}),
+    )
+    on_the_way = [handle for name, handle in made.items() if name not in SHARED_CALLS and name != method.name]
+    return {
+        f"made_{seed}_{method.name}": made[method.name],
+        f"evaluation_{seed}_{method.name}": judged,
+        f"measured_{seed}_{method.name}": measured,
+        f"answers_{seed}_{method.name}": answers,
+        **{f"own_{seed}_{method.name}.{number}": handle for number, handle in enumerate(on_the_way, start=1)},
+    }
+
+
 def compositions() -> dict[str, Composition]:
     """Flow name → composition: the whole flow, its parts, and each method up to its policy or answers."""
     parts: dict[str, Composition] = {
@@ -127,6 +187,7 @@ def compositions() -> dict[str, Composition]:
         "simulate-preferences": simulate_preferences,
         "reward-model": reward_model,
         "evaluate": evaluate,
+        "compare": compare,
     }
     return parts | {name: partial(learn, method=method) for name, method in methods().items()}
 

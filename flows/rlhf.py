@@ -38,6 +38,32 @@ def rlhf(
     return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, method=method)
 
 
+@flow(name="compare", persist_result=False)
+def compare(
+    methods: list[MethodName] | None = None,
+    seeds: list[int] | None = None,
+    preset: PresetName = "meadow",
+    annotator: str | None = None,
+    run_name: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    retry_missing: bool = False,
+) -> State:
+    """Any methods × seeds on the same data, preferences and reward model → one table with intervals, and a page.
+
+    Args:
+        methods: Methods to compare with the SFT model; empty takes all.
+        seeds: Each is the whole chain from SFT on; empty takes 0 and 1.
+        preset: Settings to start from.
+        annotator: Judge of preferences and evaluation. Empty keeps the preset's.
+        run_name: Prefix of the artifacts' names. Empty takes the preset's name.
+        overrides: Settings by dotted key, for example {"dpo.beta": 0.2}.
+        retry_missing: Ask again for annotations that an earlier run could not get.
+    """
+    chosen = {"methods": methods, "seeds": seeds}
+    options = {name: value for name, value in chosen.items() if value}
+    return launch("compare", preset, annotator, run_name, overrides, retry_missing, **options)
+
+
 def _part(name: str, summary: str) -> Flow[..., State]:
     def part(
         preset: PresetName = "meadow",
@@ -58,7 +84,7 @@ reward_model = _part("reward-model", "… → reward model.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    **{made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, evaluate)},
+    **{made.name: made for made in (rlhf, compare, sft, simulate_preferences, reward_model, evaluate)},
     **{method.name: _part(method.name, f"… → {method.title}. {method.summary}") for method in methods().values()},
 }
 """Flow name → flow; the same names as `flows.compositions.compositions`."""

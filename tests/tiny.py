@@ -19,6 +19,7 @@ TINY = {
     "reward_model.epochs": 1,
     "reward_model.batch_size": 8,
     "reward_model.eval_size": 8,
+    "measure.max_new_tokens": 12,
     "best_of_n.n": 4,
     "best_of_n.max_new_tokens": 12,
     "expert_samples.n": 4,

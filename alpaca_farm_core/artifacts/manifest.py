@@ -24,6 +24,7 @@ Kind = Literal[
     "evaluation",
     "measurement",
     "leaderboard",
+    "comparison",
     "report",
 ]
 MANIFEST = "manifest.json"

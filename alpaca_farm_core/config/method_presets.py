@@ -8,6 +8,7 @@ from alpaca_farm_core.config.setting import Setting, group
 
 _BFLOAT16 = {
     "best_of_n__precision": "bfloat16",
+    "measure__precision": "bfloat16",
     "expert_samples__precision": "bfloat16",
     "expert_iteration__precision": "bfloat16",
     "reference_logprobs__precision": "bfloat16",
@@ -20,6 +21,7 @@ _MEADOW = {
     **group(
         "prompts of few tokens; the world needs no more room",
         best_of_n__max_new_tokens=48,
+        measure__max_new_tokens=48,
         expert_samples__max_new_tokens=48,
         expert_iteration__sample_max_new_tokens=48,
         feedme__sample_max_new_tokens=48,
@@ -72,6 +74,7 @@ _SMOLLM2 = {
     **group(
         "short answers keep the run on 2 CPU cores well under an hour",
         best_of_n__max_new_tokens=48,
+        measure__max_new_tokens=48,
         expert_samples__max_new_tokens=48,
         expert_iteration__sample_max_new_tokens=48,
         feedme__sample_max_new_tokens=48,
@@ -100,6 +103,7 @@ _SMOLLM2 = {
 
 _PAPER = {
     **group("bf16, as in AlpacaFarm's scripts", **_BFLOAT16),
+    **group("the paper's own model and data", comparison__paper_table=True),
     **group("the paper's table is of best-of-1024; its README recipe takes 16", best_of_n__n=1024),
 }
 

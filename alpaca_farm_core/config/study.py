@@ -17,6 +17,7 @@ from alpaca_farm_core.config.base import Config, Field
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.data.config import DatasetConfig
+from alpaca_farm_core.evaluation.comparison.config import ComparisonConfig, MeasureConfig
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
 from alpaca_farm_core.generation.config import DecodeConfig, SampleConfig
 from alpaca_farm_core.methods.registry import method_stages
@@ -39,6 +40,8 @@ class StudyConfig(Config):
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="Answers to evaluate.")
     evaluate: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Judging the answers.")
     leaderboard: LeaderboardConfig = Field(default_factory=LeaderboardConfig, description="The table.")
+    measure: MeasureConfig = Field(default_factory=MeasureConfig, description="Proxy reward and KL of a method.")
+    comparison: ComparisonConfig = Field(default_factory=ComparisonConfig, description="Methods side by side.")
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How to run; not what to compute.")
 
     def section(self, stage: str) -> Config:

@@ -48,6 +48,25 @@ def read_overrides(config_file: str | None, assignments: tuple[str, ...]) -> dic
     return {**from_file, **parse_assignments(assignments)}
 
 
+def read_words(text: str | None) -> tuple[str, ...] | None:
+    """Split `a,b,c`; None stays None."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def read_seeds(text: str | None) -> tuple[int, ...] | None:
+    """Read `0,1,2`; None stays None.
+
+    Raises:
+        UsageError: one of them is no whole number from 0.
+    """
+    from alpaca_farm_core.errors import UsageError
+
+    words = read_words(text) or ()
+    if not all(word.isdecimal() for word in words):
+        raise UsageError(f"--seeds '{text}' is not a list of whole numbers.", "Write them as 0,1,2.")
+    return None if text is None else tuple(map(int, words))
+
+
 def composition_options(flow: str, **given: Any) -> dict[str, Any]:
     """Options that a flow's composition takes, by name; those that were not given are left to it.
 

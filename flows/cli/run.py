@@ -14,6 +14,8 @@ from flows.cli.options import (
     json_option,
     print_json,
     read_overrides,
+    read_seeds,
+    read_words,
     settings_options,
     store_option,
 )
@@ -60,6 +62,8 @@ def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, 
     "--dry-run", is_flag=True, help="Print the plan: hits, misses with reasons, calls, last times. Runs nothing."
 )
 @click.option("--method", metavar="NAME", help="Method of the flows rlhf and evaluate. Default: ppo.")
+@click.option("--methods", metavar="NAME,…", help="Methods of the flow compare. Default: all.")
+@click.option("--seeds", metavar="N,…", help="Seeds of the flow compare, each a whole chain. Default: 0,1.")
 @click.option("--retry-missing", is_flag=True, help="Ask again for annotations that an earlier run could not get.")
 @store_option
 @json_option
@@ -72,13 +76,15 @@ def run(
     run_name: str | None,
     dry_run: bool,
     method: str | None,
+    methods: str | None,
+    seeds: str | None,
     retry_missing: bool,
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Run FLOW: rlhf, evaluate, sft, simulate-preferences, reward-model, or a method."""
+    """Run FLOW: rlhf, compare, evaluate, sft, simulate-preferences, reward-model, or a method."""
     overrides = read_overrides(config_file, assignments)
-    options = composition_options(flow, method=method)
+    options = composition_options(flow, method=method, methods=read_words(methods), seeds=read_seeds(seeds))
     if dry_run:
         from flows.cli.plan import print_plan
 
@@ -160,15 +166,21 @@ def _run_flow(
 
 def _print_results(console: Any, artifacts: Mapping[str, Artifact], store: Store) -> None:
     from alpaca_farm_core.artifacts.files import read_json
-    from flows.cli.console import print_leaderboard
+    from flows.cli.console import print_comparison, print_leaderboard
 
+    page: Path
     if "leaderboard" in artifacts:
         console.print()
         print_leaderboard(read_json(artifacts["leaderboard"].path / "leaderboard.json"), console)
+    if "comparison" in artifacts:
+        console.print()
+        print_comparison(read_json(artifacts["comparison"].path / "comparison.json"), console)
+        page = artifacts["comparison"].path / "comparison.html"
+        console.print(f"\nPage: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
     if "evaluation" in artifacts:
         _print_sample(console, artifacts["evaluation"])
     if "report" in artifacts:
-        page: Path = artifacts["report"].path / "report.html"
+        page = artifacts["report"].path / "report.html"
         console.print(f"\nReport: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
     console.print(f"Artifacts: alpaca-farm artifacts list --store {store.root}", highlight=False, soft_wrap=True)
 
