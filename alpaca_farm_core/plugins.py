@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from alpaca_farm_core.artifacts.files import sha256_file, sha256_text
 from alpaca_farm_core.errors import ConfigError
 
 METHODS = "alpaca_farm.methods"
@@ -51,6 +54,21 @@ def load_plugin(group: str, name: str) -> Any:
             f"'{name}' of {package(point)} cannot be loaded from {point.value}: {error}.",
             "Repair that package or uninstall it.",
         ) from error
+
+
+def plugin_hash(group: str, name: str) -> str:
+    """Hash of the module file behind a name, for fingerprints; of the package's version where there is no file.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    load_plugin(group, name)
+    point = plugins(group)[name]
+    module = find_spec(point.module)
+    source = Path(module.origin) if module and module.origin else None
+    if source is not None and source.is_file():
+        return sha256_file(source)
+    return sha256_text(f"{point.value} of {package(point)}")
 
 
 def package(point: EntryPoint) -> str:

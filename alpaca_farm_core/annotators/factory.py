@@ -10,6 +10,7 @@ from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
 from alpaca_farm_core.annotators.endpoint import Endpoint
 from alpaca_farm_core.annotators.spec import load_spec
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.plugins import ANNOTATORS, load_plugin, plugin_hash, plugins
 
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.base import Annotator
@@ -36,6 +37,10 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
         return OracleAnnotator(
             CallCache(calls), seed=seed, temperature=config.oracle_temperature, label_flip=config.label_flip
         )
+    if config.name in plugins(ANNOTATORS):
+        from alpaca_farm_core.annotators.plugin import PluginAnnotator
+
+        return PluginAnnotator(config.name, seed=seed, label_flip=config.label_flip)
     from alpaca_farm_core.annotators.client import ApiJudge
     from alpaca_farm_core.annotators.llm import LLMAnnotator
     from alpaca_farm_core.annotators.retry import RetryPolicy
@@ -53,7 +58,11 @@ def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
     Raises:
         ConfigError: unknown annotator, or a broken or unsupported definition.
     """
-    return {} if config.name == ORACLE else {"annotator": load_spec(config.name).content}
+    if config.name == ORACLE:
+        return {}
+    if config.name in plugins(ANNOTATORS):
+        return {"annotator": plugin_hash(ANNOTATORS, config.name)}
+    return {"annotator": load_spec(config.name).content}
 
 
 def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None:
@@ -63,6 +72,8 @@ def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None
         ConfigError: unknown annotator, a broken definition, or no HTTP address.
         AnnotationError: no API key where one is needed.
     """
-    if config.name != ORACLE:
+    if config.name in plugins(ANNOTATORS):
+        load_plugin(ANNOTATORS, config.name)
+    elif config.name != ORACLE:
         load_spec(config.name)
         Endpoint.find(execution.base_url).api_key()
