@@ -1,6 +1,5 @@
 """DPO, best-of-n, expert iteration, FeedME and reward conditioning as stages, on the toy world."""
 
-import json
 import math
 
 import pytest
@@ -84,12 +83,11 @@ def test_reference_logprobs_are_those_of_the_policy(world):
 
 
 def test_another_beta_shares_the_reference(world):
-    before = len(list(world.store.artifacts("logprobs")))
     strong, weak = make(world, DPO, beta=0.5), make(world, DPO, beta=0.1, epochs=1)
     assert strong.fingerprint != weak.fingerprint
     reference = {artifact.manifest.recipe.inputs["reference"] for artifact in (strong, weak)}
     assert len(reference) == 1
-    assert len(list(world.store.artifacts("logprobs"))) == before or before == 0
+    assert len(list(world.store.artifacts("logprobs"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,8 @@ def test_variants_differ_and_prefer_the_winners(world, values):
     plain = make(world, DPO)
     variant = make(world, DPO, **values)
     assert metrics_of(variant)[-1]["loss"] != metrics_of(plain)[-1]["loss"]
-    assert variant.metrics["n_pairs"] == plain.metrics["n_pairs"] - (3 if "ties" in values else 0) or "ties" in values
+    n_all = 21 if "ties" in values else 24
+    assert variant.metrics["n_pairs"] + variant.metrics["n_heldout"] == n_all
     assert metrics_of(variant)[-1]["margin"] > 0
 
 
@@ -272,11 +271,7 @@ def test_conditioning_on_good_gives_what_was_preferred(world):
 
 def test_a_token_that_is_there_already(world):
     with pytest.raises(ModelError, match="has a token"):
-        make(world, REWARD_CONDITIONING, good_token="<|pad|>" if "<|pad|>" in _vocabulary(world) else "<|eos|>")
-
-
-def _vocabulary(world):
-    return json.loads((world.policy.path / "tokenizer.json").read_text())["model"]["vocab"]
+        make(world, REWARD_CONDITIONING, good_token=AutoTokenizer.from_pretrained(world.policy.path).eos_token)
 
 
 def test_equal_tokens_tell_nothing():
