@@ -1,4 +1,4 @@
-"""kill -9 in every stage of the whole flow and of every method, then the same again: the same bits, and no call bought twice.
+"""kill -9 in every stage of the flow and of every method, then the same again: the same bits, no call bought twice.
 
 Each attempt is a process that runs the composition on one store. It tells which stage it is
 in; the test kills it at a seeded random moment inside that stage, stage after stage, and at last

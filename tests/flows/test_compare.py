@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
 
 
 def test_one_row_per_method_with_everything_in_it(finished):
-    store, made = finished
+    _, made = finished
     facts = read_json(made.path / "comparison.json")
     rows = {row["method"]: row for row in facts["rows"]}
     assert set(rows) == set(METHODS)
