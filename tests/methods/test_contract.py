@@ -108,6 +108,11 @@ def test_the_command_line_knows_it(installed):
     assert '"stage": "slic"' in python(installed, code)
 
 
+@pytest.mark.parametrize("name", ["stage.py", "train.py"])
+def test_the_readme_shows_the_example_as_it_is(name):
+    assert (EXAMPLE / "slic" / name).read_text().strip() in (ROOT / "README.md").read_text()
+
+
 def test_the_example_is_short():
     lines = sum(len(path.read_text().splitlines()) for path in (EXAMPLE / "slic").glob("*.py") if path.stem != "extras")
     assert lines < 140

@@ -15,15 +15,12 @@ from alpaca_farm_core.generation.answers import whole_prompts
 from alpaca_farm_core.methods.best_of_n.stage import STAGE as BEST_OF_N
 from alpaca_farm_core.methods.dpo.config import DPOConfig
 from alpaca_farm_core.methods.dpo.stage import STAGE as DPO
-from alpaca_farm_core.methods.dpo.stage import STAGE_REFERENCE as REFERENCE
 from alpaca_farm_core.methods.expert_iteration.stage import STAGE as EXPERT_ITERATION
 from alpaca_farm_core.methods.feedme.stage import STAGE as FEEDME
 from alpaca_farm_core.methods.reward_conditioning.config import RewardConditioningConfig
 from alpaca_farm_core.methods.reward_conditioning.stage import STAGE as REWARD_CONDITIONING
 from alpaca_farm_core.models.loading import load_policy, load_reward_model
 from tests.methods import toy
-
-STAGES = [BEST_OF_N, REFERENCE, DPO, EXPERT_ITERATION, FEEDME, REWARD_CONDITIONING]
 
 
 def make(world, stage, store=None, progress=None, execution=toy.EXECUTION, **values):
@@ -33,21 +30,6 @@ def make(world, stage, store=None, progress=None, execution=toy.EXECUTION, **val
 
 def metrics_of(artifact):
     return list(read_jsonl(artifact.path / "metrics.jsonl"))
-
-
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_killed_again_and_again_and_resumed_to_the_same_bits(world, tmp_path, stage):
-    small = toy.EXECUTION.model_copy(update={"decode_batch_size": 4})
-    expected = make(world, stage, Store(tmp_path / "whole"), execution=small)
-    store = Store(tmp_path / "killed")
-    for advances in (1, 2, 1):
-        killer = toy.KillAt(advances)
-        try:
-            make(world, stage, store, killer, small)
-        except toy.Killed:
-            continue
-    resumed = make(world, stage, store, execution=small)
-    assert resumed.manifest.semantic() == expected.manifest.semantic()
 
 
 # --- DPO
