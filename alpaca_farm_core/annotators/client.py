@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -23,19 +24,42 @@ from alpaca_farm_core.annotators.run_sync import run_sync
 from alpaca_farm_core.errors import FarmError
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What is sent for a request, and how the reply is read.
+
+    Attributes:
+        path: Path below the endpoint's URL, or a whole URL.
+        body: Request → JSON body.
+        read: JSON reply → answer; raises BodyError for anything else.
+    """
+
+    path: str
+    body: Callable[[Request], Mapping[str, Any]]
+    read: Callable[[object], Answer]
+
+
 class ApiJudge:
-    """Answers jobs by chat completions.
+    """Answers jobs by chat completions, or by another exchange with the same retries and failures.
 
     Args:
         endpoint: Where to ask.
         concurrency: Calls in flight at once.
         policy: Bounds of trying again.
+        exchange: What is sent and how the reply is read; None = a chat completion.
     """
 
-    def __init__(self, endpoint: Endpoint, concurrency: int = 16, policy: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        concurrency: int = 16,
+        policy: RetryPolicy | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
         self._endpoint = endpoint
         self._concurrency = concurrency
         self._policy = policy or RetryPolicy()
+        self._exchange = exchange or CHAT
 
     def work(self, jobs: Jobs) -> None:
         """Settle all jobs; blocks, also under a running event loop.
@@ -49,7 +73,7 @@ class ApiJudge:
 
     async def _work(self, jobs: Jobs, key: str) -> None:
         async with openai.AsyncOpenAI(api_key=key, base_url=self._endpoint.url, max_retries=0) as client:
-            crew = _Crew(client, jobs, self._endpoint, self._policy)
+            crew = _Crew(client, jobs, self._endpoint, self._policy, self._exchange)
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self._concurrency, len(jobs))):
@@ -63,12 +87,15 @@ class ApiJudge:
 class _Crew:
     """Workers that share a client, and the reason why they stopped early."""
 
-    def __init__(self, client: openai.AsyncOpenAI, jobs: Jobs, endpoint: Endpoint, policy: RetryPolicy) -> None:
+    def __init__(
+        self, client: openai.AsyncOpenAI, jobs: Jobs, endpoint: Endpoint, policy: RetryPolicy, exchange: Exchange
+    ) -> None:
         self.error: FarmError | None = None
         self._client = client
         self._jobs = jobs
         self._endpoint = endpoint
         self._policy = policy
+        self._exchange = exchange
         self._stopped = asyncio.Event()
         self._random = Random()  # jitter only: never changes an answer
         self._reached = False
@@ -107,7 +134,7 @@ class _Crew:
                 async with asyncio.timeout(self._policy.timeout_s):
                     body = await self._post(request)
                 self._reached = True
-                return read_completion(body)
+                return self._exchange.read(body)
             except (openai.OpenAIError, TimeoutError, ValueError) as error:
                 fault = classify(error)
             self._reached |= fault.what != "connection"
@@ -127,8 +154,7 @@ class _Crew:
 
     async def _post(self, request: Request) -> object:
         """One HTTP exchange; the body is read as plain JSON, which a damaged one does not survive."""
-        body = {"model": request.model, "messages": list(request.messages), **request.sampling}
-        return await self._client.post("/chat/completions", cast_to=object, body=body)
+        return await self._client.post(self._exchange.path, cast_to=object, body=dict(self._exchange.body(request)))
 
     def _note(self, fault: Fault) -> None:
         if not self._jobs.stats.retries[fault.what]:
@@ -176,6 +202,13 @@ def read_completion(body: object) -> Answer:
         )
     except (KeyError, IndexError, TypeError) as error:
         raise BodyError(f"no chat completion in the body: {type(error).__name__} {error}") from None
+
+
+def _chat_body(request: Request) -> Mapping[str, Any]:
+    return {"model": request.model, "messages": list(request.messages), **request.sampling}
+
+
+CHAT = Exchange("/chat/completions", _chat_body, read_completion)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from alpaca_farm_core.errors import AnnotationError, ConfigError
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from alpaca_farm_core.annotators.retry import Fault
 
 OPENAI_URL = "https://api.openai.com/v1"
-_KEY_VARIABLE = "OPENAI_API_KEY"
 _MESSAGE_LENGTH = 300
 
 
@@ -21,6 +20,7 @@ class Endpoint:
     """An OpenAI-compatible server, by the URL under which `/chat/completions` lies."""
 
     url: str
+    key_variable: ClassVar[str] = "OPENAI_API_KEY"
 
     @classmethod
     def find(cls, base_url: str = "") -> Endpoint:
@@ -45,18 +45,18 @@ class Endpoint:
         Raises:
             AnnotationError: OpenAI's own server and no key.
         """
-        key = os.environ.get(_KEY_VARIABLE, "").strip()
+        key = os.environ.get(self.key_variable, "").strip()
         if not key and self.url.startswith(OPENAI_URL.removesuffix("/v1")):
             raise AnnotationError(
-                f"No API key: {_KEY_VARIABLE} is not set, and {self.url} needs one.",
-                f"export {_KEY_VARIABLE}=…, or point execution.base_url at a server of your own, "
+                f"No API key: {self.key_variable} is not set, and {self.url} needs one.",
+                f"export {self.key_variable}=…, or point execution.base_url at a server of your own, "
                 "or take annotator.name=oracle, which needs neither.",
             )
         return key or "none"
 
     def redact(self, message: str) -> str:
         """Shorten a server's words and take the key out of them, as some servers echo it."""
-        key = os.environ.get(_KEY_VARIABLE, "").strip()
+        key = os.environ.get(self.key_variable, "").strip()
         clean = message.replace(key, "***") if key else message
         return clean if len(clean) <= _MESSAGE_LENGTH else clean[:_MESSAGE_LENGTH] + "…"
 
@@ -67,7 +67,7 @@ class Endpoint:
         match fault.what:
             case "401":
                 return AnnotationError(
-                    f"{self.url} refused the API key (401): {message}", f"Set {_KEY_VARIABLE} to a valid key.{kept}"
+                    f"{self.url} refused the API key (401): {message}", f"Set {self.key_variable} to a valid key.{kept}"
                 )
             case "403":
                 return AnnotationError(

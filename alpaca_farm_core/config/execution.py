@@ -28,6 +28,7 @@ class ExecutionConfig(Config):
     decode_batch_size: int = Field(64, ge=1, description="Rows decoded together.")
     concurrency: int = Field(16, ge=1, description="API calls in flight at once.")
     base_url: str = Field("", description="OpenAI-compatible endpoint; empty = OPENAI_BASE_URL or OpenAI's.")
+    reward_url: str = Field("", description="Address that answers are posted to when reward.kind is 'http'.")
     call_timeout_seconds: float = Field(
         120.0, gt=0, description="Longest wait for one try of an API call; slow local judges need more."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from alpaca_farm_core.config.base import Config, Field
+from alpaca_farm_core.models.config import LoraConfig
 
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["float32", "bfloat16"]
@@ -31,6 +32,7 @@ class LoopConfig(OptimiserConfig):
     """Supervised training by epochs over rows."""
 
     seed: int | None = Field(None, description="Seed of the order of rows and of fresh weights; none = the run's seed.")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="Adapters instead of full training.")
     epochs: int = Field(3, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(128, ge=1, description="Rows of one optimiser step, over all processes.")
     warmup_ratio: float = Field(0.03, ge=0, le=1, description="Share of steps with a rising learning rate; rounded up.")
