@@ -32,8 +32,13 @@ class LoopConfig(OptimiserConfig):
     """Supervised training by epochs over rows."""
 
     seed: int | None = Field(None, description="Seed of the order of rows and of fresh weights; none = the run's seed.")
-    lora: LoraConfig = Field(default_factory=LoraConfig, description="Adapters instead of full training.")
     epochs: int = Field(3, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(128, ge=1, description="Rows of one optimiser step, over all processes.")
     warmup_ratio: float = Field(0.03, ge=0, le=1, description="Share of steps with a rising learning rate; rounded up.")
     eval_every: int = Field(100, ge=0, description="Optimiser steps between evaluations; 0 = only at the end.")
+
+
+class AdaptableConfig(LoopConfig):
+    """Supervised training of all weights, or of adapters that the trainer merges in the end."""
+
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="Adapters instead of full training.")

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from alpaca_farm_core.config.base import Config, Field
-from alpaca_farm_core.training.config import LoopConfig, Precision
+from alpaca_farm_core.training.config import AdaptableConfig, Precision
 
 
 class ReferenceLogprobsConfig(Config):
@@ -17,7 +17,7 @@ class ReferenceLogprobsConfig(Config):
     precision: Precision = Field("float32", description="Arithmetic of the forward passes.")
 
 
-class DPOConfig(LoopConfig):
+class DPOConfig(AdaptableConfig):
     """Training of the policy on preferences, without a reward model."""
 
     epochs: int = Field(2, ge=1, description="Passes over the training pairs.")
