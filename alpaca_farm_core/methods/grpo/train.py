@@ -24,6 +24,7 @@ class GRPO(GroupAlgorithm):
     """Group-relative advantages, token-level loss with a KL term."""
 
     title = "GRPO"
+    sums = ("policy_loss", "kl_loss", "clip_fraction", "approx_kl")
 
     def advantages(self, judged: Judged, kl_coef: float) -> Tensor:
         """Of the rewards, relative to the group's."""

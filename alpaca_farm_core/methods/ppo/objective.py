@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SUMS = ("policy_loss", "clip_fraction", "approx_kl", "value_loss", "value_clip_fraction", "value_error")
+
+
 class PPO(Plain):
     """The learners of a run and what they learn at each step."""
 
@@ -51,6 +54,7 @@ class ActorCritic:
         self._ppo, self._judged, self._step = ppo, judged, step
         self._config, self._setup = ppo.config, ppo.setup
         self.responses = judged.responses
+        self.sums = (*_SUMS, "kl_loss") if self._config.kl_loss_coef else _SUMS
         total = self._setup.workers.total
         self.targets = learnable(judged, ppo.critic, self._setup.passes, self._config, kl_coef, total)
         self.metrics = value_metrics(judged, self.targets, total)
@@ -59,8 +63,8 @@ class ActorCritic:
         """`epochs` shuffled passes over the rollout batch."""
         config, workers = self._config, self._setup.workers
         assert config.seed is not None
-        size = max(1, config.minibatch_size // workers.size)
-        return epoch_minibatches(len(self.responses), size, config.epochs, config.seed, self._step, workers.rank)
+        n, size = config.rollout_batch_size, config.minibatch_size
+        return epoch_minibatches(n, size, config.epochs, config.seed, self._step, workers)
 
     def weight(self, rows: list[int]) -> Tensor | float:
         """Response tokens of the minibatch."""

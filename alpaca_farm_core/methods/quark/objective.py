@@ -76,6 +76,8 @@ class Quark(Plain):
 class PoolObjective:
     """Likelihood of the pool's answers that are learnt at one step."""
 
+    sums = ("policy_loss", "nll", "kl_loss", "learnt_entropy")
+
     def __init__(self, quark: Quark, step: int, kl_coef: float) -> None:
         self._quark, self._step, self._kl_coef = quark, step, kl_coef
         self._config, self._setup = quark.config, quark.setup
@@ -100,7 +102,7 @@ class PoolObjective:
         config, workers = self._config, self._setup.workers
         assert config.seed is not None
         n, shared = len(self.responses), not config.paper_compat
-        size = max(min(config.minibatch_size // (1 if shared else workers.size), n), workers.size if shared else 1)
+        size = min(config.minibatch_size if shared else max(1, config.minibatch_size // workers.size), n)
         seed = stable_seed("quark", config.seed, self._step, *([] if shared else [workers.rank]))
         steps = [stream_rows(n, seed, number * size, size) for number in range(config.gradient_steps)]
         return [workers.share(rows) for rows in steps] if shared else steps

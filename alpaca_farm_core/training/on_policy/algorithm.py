@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alpaca_farm_core.models.lora import load_trained_state, trained_state
+from alpaca_farm_core.training.launch import Workers
 from alpaca_farm_core.training.on_policy.judged import Judged
 from alpaca_farm_core.training.order import permutation
 from alpaca_farm_core.training.rollouts import MicroBatch, Responses
@@ -56,6 +57,10 @@ class Objective(Protocol):
     """
 
     responses: Responses
+
+    @property
+    def sums(self) -> Sequence[str]:
+        """Names of what `backward` returns; every process adds up the same ones, also one without rows."""
 
     @property
     def metrics(self) -> Mapping[str, float]:
@@ -122,7 +127,19 @@ class Plain:
         """Nothing."""
 
 
-def epoch_minibatches(n: int, size: int, epochs: int, seed: int, step: int, rank: int) -> list[list[int]]:
-    """Cut `epochs` shuffled passes over n rows into full minibatches."""
-    orders = [permutation(n, "update", seed, step, epoch, rank) for epoch in range(epochs)]
-    return [list(order[start : start + size]) for order in orders for start in range(0, n - size + 1, size)]
+def epoch_minibatches(
+    n: int, size: int, epochs: int, seed: int, step: int, workers: Workers, group_size: int = 1
+) -> list[list[int]]:
+    """Cut `epochs` shuffled passes over the n rows of all processes into full minibatches; return this one's part.
+
+    The minibatches are the same however many processes there are. Rows were dealt to processes group by group.
+    """
+    orders = [permutation(n, "update", seed, step, epoch, 0) for epoch in range(epochs)]
+    minibatches = [order[start : start + size] for order in orders for start in range(0, n - size + 1, size)]
+    return [_mine(rows, workers, group_size) for rows in minibatches]
+
+
+def _mine(rows: Sequence[int], workers: Workers, group_size: int) -> list[int]:
+    """Which of this process's rows are among these rows of the whole batch."""
+    placed = ((*divmod(row // group_size, workers.size), row % group_size) for row in rows)
+    return [group * group_size + member for group, rank, member in placed if rank == workers.rank]

@@ -33,7 +33,13 @@ class Rows(NamedTuple):
 
 
 class GroupAlgorithm(Plain, ABC):
-    """A critic-free method."""
+    """A critic-free method.
+
+    Attributes:
+        sums: Names of the sums that `loss` returns.
+    """
+
+    sums: tuple[str, ...] = ("policy_loss", "clip_fraction", "approx_kl")
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -65,6 +71,7 @@ class GroupObjective:
         self._algorithm, self._judged, self._step, self._kl_coef = algorithm, judged, step, kl_coef
         self._setup = algorithm.setup
         self.responses = judged.responses
+        self.sums = algorithm.sums
         self.advantages_N = algorithm.advantages(judged, kl_coef)
         everywhere = torch.ones_like(self.advantages_N, dtype=torch.bool)
         total = self._setup.workers.total
@@ -77,8 +84,8 @@ class GroupObjective:
     def minibatches(self) -> list[list[int]]:
         """`epochs` shuffled passes over the rollout batch."""
         config, workers = self._algorithm.config, self._setup.workers
-        size = max(1, config.minibatch_size // workers.size)
-        return epoch_minibatches(len(self.responses), size, config.epochs, config.seed, self._step, workers.rank)
+        n, size = config.rollout_batch_size, config.minibatch_size
+        return epoch_minibatches(n, size, config.epochs, config.seed, self._step, workers, self._algorithm.group_size)
 
     def weight(self, rows: list[int]) -> Tensor | float:
         """What the method divides by."""

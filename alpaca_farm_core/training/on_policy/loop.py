@@ -259,7 +259,8 @@ class OnPolicy:
         self._start, self._rows, self._samples = state["start"], list(state["rows"]), list(state["samples"])
         self._best = (int(state["best"][0]), float(state["best"][1])) if state["best"] else None
         self._controller.coefficient = float(state["kl_coef"])
-        self._keeper.prune(self._best[0] if self._best else None)
+        if self._setup.workers.is_main:
+            self._keeper.prune(self._best[0] if self._best else None)
         self._context.progress.say(f"Resuming after step {checkpoint.step} of {self.total_steps}.")
         return checkpoint.step
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from alpaca_farm_core.training.finite import require_finite
 from alpaca_farm_core.training.launch import Workers
@@ -58,10 +57,10 @@ class Update:
         """Gradients of one minibatch, micro-batch by micro-batch; return its sums divided by its weight."""
         weight = torch.as_tensor(self._objective.weight(rows), device=self._passes.device)
         weight_everywhere = float(self._workers.total(weight))
-        sums: dict[str, Tensor] = {}
+        sums = dict.fromkeys(self._objective.sums, torch.zeros((), device=self._passes.device))
         for part in self._passes.micro_batches(self._objective.responses, rows):
             for name, value in self._objective.backward(part, weight_everywhere).items():
-                sums[name] = sums.get(name, 0) + value.detach()
+                sums[name] = sums[name] + value.detach()
         totals = self._workers.total(torch.stack([value.float() for value in sums.values()])) / weight_everywhere
         return dict(zip(sums, totals.tolist(), strict=True))
 
