@@ -17,15 +17,16 @@ from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.methods.registry import methods
-from flows.compositions import composition_named
+from flows.compositions import COMPARED, composition_named
 from flows.preflight import preflight
 from tasks.runner import TaskRunner
 
 PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 if TYPE_CHECKING:
-    MethodName = str
-else:  # a select in the UI's form
+    MethodName = ComparedName = str
+else:  # selects in the UI's form
     MethodName = Literal[tuple(methods())]
+    ComparedName = Literal[COMPARED]
 
 
 def launch(

@@ -12,7 +12,7 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
 from alpaca_farm_core.methods.registry import methods
-from flows.launch import MethodName, PresetName, launch
+from flows.launch import ComparedName, MethodName, PresetName, launch
 
 
 @flow(name="rlhf", persist_result=False)
@@ -40,7 +40,7 @@ def rlhf(
 
 @flow(name="compare", persist_result=False)
 def compare(
-    methods: list[MethodName] | None = None,
+    methods: list[ComparedName] | None = None,
     seeds: list[int] | None = None,
     preset: PresetName = "meadow",
     annotator: str | None = None,

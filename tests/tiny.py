@@ -31,6 +31,7 @@ TINY = {
     "expert_iteration.unfinished": "keep",
     "dpo.batch_size": 8,
     "dpo.eval_size": 8,
+    "dpo.sample_max_new_tokens": 12,
     "feedme.batch_size": 8,
     "feedme.sample_max_new_tokens": 12,
     "reward_conditioning.batch_size": 8,

@@ -44,6 +44,7 @@ def test_dpo_starts_at_log_2_and_learns_the_preferences(world):
     assert trained.metrics["eval_accuracy"] > 0.7
     assert trained.metrics["eval_margin"] > 0
     assert trained.metrics["n_missing"] == 1
+    assert len(list(read_jsonl(trained.path / "samples.jsonl"))) == 2
     assert trained.metrics["n_ties"] == 3
 
 

@@ -7,7 +7,9 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from alpaca_farm_core.config.base import Config, Field
-from alpaca_farm_core.training.config import AdaptableConfig, Precision
+from alpaca_farm_core.methods.sft.config import FineTuneConfig
+from alpaca_farm_core.training.config import Precision
+from alpaca_farm_core.types import Split
 
 
 class ReferenceLogprobsConfig(Config):
@@ -17,7 +19,7 @@ class ReferenceLogprobsConfig(Config):
     precision: Precision = Field("float32", description="Arithmetic of the forward passes.")
 
 
-class DPOConfig(AdaptableConfig):
+class DPOConfig(FineTuneConfig):
     """Training of the policy on preferences, without a reward model."""
 
     epochs: int = Field(2, ge=1, description="Passes over the training pairs.")
@@ -36,6 +38,7 @@ class DPOConfig(AdaptableConfig):
     ties: Literal["soft", "drop"] = Field(
         "soft", description="Pairs with preference 1.5: learnt with target 0.5, or dropped; counted either way."
     )
+    eval_split: Split = Field("val", description="Split whose first prompts are answered at the end.")
     eval_every: int = Field(50, ge=0, description="Optimiser steps between evaluations; 0 = only at the end.")
     eval_size: int = Field(500, ge=1, description="Pairs held out to measure accuracy and margin.")
 

@@ -33,7 +33,7 @@ STAGE = Stage(
     name="dpo",
     version=1,
     config_class=DPOConfig,
-    inputs={"policy": "policy", "preferences": "preferences", "reference": "logprobs"},
+    inputs={"policy": "policy", "preferences": "preferences", "reference": "logprobs", "data": "dataset"},
     output="policy",
     run=_run,
     summary="Train the policy on preferences by direct preference optimisation.",
@@ -46,6 +46,9 @@ METHOD = Method(
     stages=(STAGE_REFERENCE, STAGE),
     calls=(
         Call("reference_logprobs", {"policy": "sft", "preferences": "preferences"}),
-        Call("dpo", {"policy": "sft", "preferences": "preferences", "reference": "reference_logprobs"}),
+        Call(
+            "dpo",
+            {"policy": "sft", "preferences": "preferences", "reference": "reference_logprobs", "data": "data"},
+        ),
     ),
 )

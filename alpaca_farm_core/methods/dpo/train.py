@@ -21,6 +21,7 @@ from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.methods.dpo.config import DPOConfig
 from alpaca_farm_core.methods.dpo.objective import PreferenceLoss
 from alpaca_farm_core.methods.dpo.pairs import ReferredPairs, read_reference
+from alpaca_farm_core.methods.sft.finetune import greedy_samples
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, save_policy
 from alpaca_farm_core.models.lora import adapt, merged
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
@@ -58,6 +59,7 @@ def train(context: StageContext) -> StageResult:
     if workers.is_main:
         save_policy(loaded, context.output)
         write_jsonl(context.output / "metrics.jsonl", steps)
+        write_jsonl(context.output / "samples.jsonl", greedy_samples(context, loaded))
     return StageResult(
         metrics={
             "n_pairs": len(training),

@@ -81,7 +81,7 @@ def fine_tune(
     if workers.is_main:
         save_policy(loaded, context.output)
         write_jsonl(context.output / "metrics.jsonl", rows)
-        write_jsonl(context.output / "samples.jsonl", _samples(context, loaded))
+        write_jsonl(context.output / "samples.jsonl", greedy_samples(context, loaded))
     return StageResult(
         metrics={
             **(counts or {}),
@@ -122,8 +122,8 @@ def say_dropped(context: StageContext, what: str, rows: TokenisedRows, limit: in
         context.progress.say(f"{what}: {rows.n_too_long} of {n_all} rows exceed {limit} tokens and are dropped.")
 
 
-def _samples(context: StageContext, loaded: LoadedModel) -> list[dict[str, Any]]:
-    """Answer the first prompts of the evaluation split greedily."""
+def greedy_samples(context: StageContext, loaded: LoadedModel) -> list[dict[str, Any]]:
+    """Answer the first prompts of the evaluation split greedily, for people to read (rows of samples.jsonl)."""
     config: FineTuneConfig = context.config
     rows: list[Instruction] = read_split(context.inputs["data"].path, config.eval_split)[: config.n_samples]
     room = context_length(loaded.model) - 1
