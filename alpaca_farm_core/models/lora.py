@@ -131,6 +131,7 @@ def merged(model: ModelT) -> ModelT:
         layer.merge()
         parent, _, child = name.rpartition(".")
         setattr(whole.get_submodule(parent), child, layer.get_base_layer())
+    whole.__dict__.pop("peft_config", None)  # peft's mark on models that it has put adapters into
     return whole.requires_grad_(True)
 
 

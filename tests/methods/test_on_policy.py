@@ -55,8 +55,8 @@ def test_answers_of_a_group_share_their_prompt_and_differ(world, store, method):
 
 @pytest.mark.parametrize(("method", "values"), [("ppo", {}), *CASES], ids=["ppo", *IDS])
 def test_nothing_breaks_when_no_answer_ends_and_all_rewards_are_equal(world, store, method, values):
-    """One token is never EOS and the word: all get the penalty, and there is nothing to tell them apart."""
-    artifact = toy.on_policy(method, store, world, max_new_tokens=1, temperature=1e-2, steps=2, **values)
+    """One token at random is not EOS here: all get the penalty, and there is nothing to tell them apart."""
+    artifact = toy.on_policy(method, store, world, max_new_tokens=1, temperature=50.0, steps=2, **values)
     rows = list(read_jsonl(artifact.path / "metrics.jsonl"))
     assert [row["unfinished_share"] for row in rows] == [1, 1]
     assert [row["penalised_reward"] for row in rows] == [-1, -1]
@@ -75,7 +75,7 @@ def test_a_conditioned_policy_asks_for_the_best_and_never_answers_with_a_reward_
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "Say eagle."}], tokenize=True)["input_ids"]
     assert chat[-1] == best
     loaded = load_policy(artifact.path, toy.EXECUTION)
-    loaded.model.lm_head.weight.data[best:] = 100.0 * loaded.model.lm_head.weight.data[:1].sign()
+    loaded.model.lm_head.weight.data[best:] = loaded.model.lm_head.weight.data[:1].sign()
     params = SamplingParams(20, temperature=5.0)
     drawn = generate(loaded.model, [[5, best]] * 8, list(range(8)), params, tokenizer.eos_token_id, 0)
     assert max(token for completion in drawn for token in completion.token_ids) < best
@@ -122,6 +122,7 @@ def test_a_prompt_with_a_token_on_top_still_fits(world, tmp_path):
     config = methods()["quark"].stages[-1].config_class.build({**toy.QUARK_VALUES, "max_new_tokens": 80})
     inputs = {"policy": world.policy, "reward_model": world.reward_model, "data": world.data}
     context = StageContext(config, inputs, tmp_path, tmp_path, tmp_path, toy.EXECUTION)
-    longest = [max(map(len, set_up(context, tokens).prompts.token_ids)) for tokens in ((), ("<|reward_0|>",))]
-    assert longest[0] <= 96 - 80
-    assert longest[1] <= 96 - 80 - 1
+    for tokens in ((), ("<|reward_0|>",)):
+        setup = set_up(context, tokens)
+        room = setup.reference.config.max_position_embeddings - 80 - len(tokens)
+        assert max(map(len, setup.prompts.token_ids)) <= room < 40

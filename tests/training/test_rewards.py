@@ -1,6 +1,7 @@
 """Rewards by function, endpoint and judge: the right numbers, asked for once, and clear errors."""
 
 import json
+import sys
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,11 +11,12 @@ import pytest
 from alpaca_farm_core import plugins
 from alpaca_farm_core.annotators.retry import RetryPolicy
 from alpaca_farm_core.artifacts.files import read_jsonl
+from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import AnnotationError, ConfigError, ModelError
 from alpaca_farm_core.methods.rloo.stage import STAGE
 from alpaca_farm_core.pipeline.run import make_recipe
 from alpaca_farm_core.training.rewards import endpoint
-from tests.annotators.judge_server import JudgeServer, shorter
+from tests.annotators.judge_server import JudgeServer, longer, shorter
 from tests.methods import toy
 from tests.methods.conftest import world  # noqa: F401  (a fixture)
 
@@ -49,6 +51,7 @@ number = 3
 def functions(tmp_path, monkeypatch):
     package(tmp_path / "site", SOURCE, ["brevity", "broken", "short", "endless", "number"])
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
     plugins.plugins.cache_clear()
     yield tmp_path / "site"
     plugins.plugins.cache_clear()
@@ -147,8 +150,6 @@ def at(server):
 def test_an_endpoint_that_goes_down_mid_run_loses_nothing(world, store, tmp_path, monkeypatch, hasty):  # noqa: F811
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-for-you")
     monkeypatch.setenv("REWARD_API_KEY", "mine")
-    from alpaca_farm_core.artifacts.store import Store
-
     with RewardServer() as server:
         expected = rloo(Store(tmp_path / "other"), world, kind="http", name="length", execution=at(server))
         distinct = {json.dumps(row, sort_keys=True) for row in server.rows}
@@ -177,12 +178,26 @@ def test_no_address_and_no_reward_model(world, store):  # noqa: F811
         rloo(store, world, kind="model")
 
 
-def test_a_judge_rewards_by_preference_over_the_reference_answers(world, store):  # noqa: F811
-    with JudgeServer(taste=shorter) as judge:
-        execution = toy.EXECUTION.model_copy(update={"base_url": judge.base_url, "concurrency": 2})
-        artifact = rloo(store, world, kind="annotator", annotator={"name": "greedy"}, execution=execution)
-    rows = list(read_jsonl(artifact.path / "metrics.jsonl"))
-    assert all(row["undecided_share"] == 0 for row in rows)
-    rewards = {row["reward"] for row in read_jsonl(artifact.path / "rollouts.jsonl")}
-    assert rewards <= {0.0, 0.5, 1.0}
-    assert len(rewards) > 1
+def test_a_judge_rewards_by_preference_over_the_reference_answers(world, store, tmp_path):  # noqa: F811
+    """Two judges of opposite taste: who wins before the one loses before the other."""
+    rewards = {}
+    for taste in (shorter, longer):
+        with JudgeServer(taste=taste) as judge:
+            execution = toy.EXECUTION.model_copy(update={"base_url": judge.base_url, "concurrency": 2})
+            artifact = toy.on_policy(
+                "rloo",
+                Store(tmp_path / taste.__name__),
+                world,
+                execution=execution,
+                reward_model=False,
+                reward={"kind": "annotator", "annotator": {"name": "greedy"}},
+                steps=1,
+                log_rollouts=12,
+            )
+        rewards[taste] = [row["reward"] for row in read_jsonl(artifact.path / "rollouts.jsonl")]
+        (row,) = read_jsonl(artifact.path / "metrics.jsonl")
+        assert row["undecided_share"] == 0
+    assert set(rewards[shorter] + rewards[longer]) <= {0.0, 0.5, 1.0}
+    opposite = [a + b == 1 for a, b in zip(rewards[shorter], rewards[longer], strict=True)]
+    assert sum(opposite) >= 8  # of 12; answers as long as their opponent are left to their place
+    assert 0 < sum(rewards[shorter]) < 12
