@@ -119,10 +119,10 @@ def test_contradictions_in_the_config(method, values, message):
 
 
 def test_a_prompt_with_a_token_on_top_still_fits(world, tmp_path):
-    config = methods()["quark"].stages[-1].config_class.build({**toy.QUARK_VALUES, "max_new_tokens": 80})
+    config = methods()["quark"].stages[-1].config_class.build({**toy.QUARK_VALUES, "max_new_tokens": 226})
     inputs = {"policy": world.policy, "reward_model": world.reward_model, "data": world.data}
     context = StageContext(config, inputs, tmp_path, tmp_path, tmp_path, toy.EXECUTION)
     for tokens in ((), ("<|reward_0|>",)):
         setup = set_up(context, tokens)
-        room = setup.reference.config.max_position_embeddings - 80 - len(tokens)
+        room = setup.reference.config.max_position_embeddings - 226 - len(tokens)
         assert max(map(len, setup.prompts.token_ids)) <= room < 40
