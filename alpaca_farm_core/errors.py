@@ -18,6 +18,8 @@ class FarmError(Exception):
     """
 
     exit_code = 1
+    transient = False
+    """Whether the same again may well succeed with nothing changed (a machine failed, not the input)."""
 
     def __init__(self, headline: str, next_action: str = "") -> None:
         super().__init__(headline)
@@ -71,6 +73,20 @@ class ArtifactDamagedError(StoreError):
 
 class TrainingDivergedError(FarmError, ArithmeticError):
     """A loss, gradient or reward became NaN or infinite; the last good checkpoint is kept."""
+
+
+class TrainingStoppedError(FarmError, RuntimeError):
+    """Training ended early in good order (its deadline); the checkpoint is kept."""
+
+
+class OutOfMemoryError(FarmError, MemoryError):
+    """Memory ran out, or the system killed a training process for it; the last checkpoint is kept."""
+
+
+class TrainingProcessError(FarmError, RuntimeError):
+    """A training process was lost for a reason outside the training: a signal, a dead machine, no rendezvous."""
+
+    transient = True
 
 
 class AnnotationError(FarmError, RuntimeError):

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
@@ -19,11 +21,14 @@ from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.methods.registry import methods
 from flows.compositions import COMPARED, composition_named
 from flows.preflight import preflight
+from flows.trust import FormLimits
 from tasks.runner import TaskRunner
+from tasks.show import artifact_key, escaped
 
 PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 if TYPE_CHECKING:
-    MethodName = ComparedName = str
+    MethodName = str
+    ComparedName = str
 else:  # selects in the UI's form
     MethodName = Literal[tuple(methods())]
     ComparedName = Literal[COMPARED]
@@ -36,6 +41,7 @@ def launch(
     run_name: str | None,
     overrides: Mapping[str, Any] | None,
     retry_missing: bool = False,
+    budget_usd: float | None = None,
     **options: Any,
 ) -> State:
     """Run the composition named `flow` in this process's default store.
@@ -47,21 +53,32 @@ def launch(
         run_name: Prefix of the artifacts' names; None takes the preset's name.
         overrides: Dotted settings, for example {"ppo.kl_coef": 0.02}.
         retry_missing: Ask again for annotations that are missing.
+        budget_usd: Most that this run may spend on API calls; None keeps the preset's.
         options: Arguments of the composition itself.
 
     Returns:
         *Completed* with name → `ArtifactReference`, or *Failed*.
     """
+    overrides = {**(overrides or {}), **({} if budget_usd is None else {"execution.budget_usd": budget_usd})}
     try:
-        study = build_study(preset, overrides or {}, annotator)
+        study = build_study(preset, overrides, annotator)
+        if runtime.deployment.id is not None:  # asked for through a form or the API
+            FormLimits.from_environment().check(study, build_study(preset))
         runner = TaskRunner(study, run_name or preset, Store(), retry_missing)
         preflight(flow, study, runner.run_name, runner.store, **options)
         made = composition_named(flow)(runner, **options)
     except FarmError as error:
         resume = resume_command(flow, preset, annotator, run_name, overrides, options)
+        _show_problem(flow, error, resume)
         return Failed(message=f"{error}\nThen resume with: {resume}", data=error)
     references = {name: handle.result() for name, handle in made.items() if isinstance(handle, State)}
     return Completed(data=references, message=f"{len(references)} artifacts in {runner.store.root}")
+
+
+def _show_problem(flow: str, error: FarmError, resume: str) -> None:
+    """Say on the run page what went wrong, where people look first."""
+    text = f"**{escaped(error.headline)}**\n\n{escaped(error.next_action)}\n\nResume: Retry this run, or `{resume}`"
+    create_markdown_artifact(text, key=artifact_key(flow, "problem"), description="What stopped the run")
 
 
 def resume_command(

@@ -6,7 +6,7 @@ from typing import Any
 
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.annotators.factory import check_annotator
-from alpaca_farm_core.artifacts.store import Store
+from alpaca_farm_core.artifacts.store import Store, check_name
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.pipeline.runner import Planner
 from flows.compositions import composition_named
@@ -23,8 +23,10 @@ def preflight(flow: str, study: StudyConfig, run_name: str, store: Store, **opti
         options: Arguments of the composition itself.
 
     Raises:
-        FarmError: unknown flow or annotator, a source that cannot be read, no API key where one is needed.
+        FarmError: an unusable run name, an unknown flow or annotator, a source that cannot be read, no API key
+            where one is needed.
     """
+    check_name(run_name)
     planner = Planner(study, run_name, store)
     composition_named(flow)(planner, **options)
     for planned in planner.steps:

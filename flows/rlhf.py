@@ -22,6 +22,7 @@ def rlhf(
     annotator: str | None = None,
     run_name: str | None = None,
     overrides: dict[str, Any] | None = None,
+    budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
     """Instructions → SFT → simulated preferences → reward model → policy → evaluation → report.
@@ -33,9 +34,22 @@ def rlhf(
             or the folder of your own. Empty keeps the preset's.
         run_name: Prefix of the artifacts' names. Empty takes the preset's name.
         overrides: Settings by dotted key, for example {"ppo.kl_coef": 0.02}. `alpaca-farm config show` lists them.
+        budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
         retry_missing: Ask again for annotations that an earlier run could not get.
     """
-    return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, method=method)
+    return launch("rlhf", preset, annotator, run_name, overrides, retry_missing, budget_usd, method=method)
+
+
+# Prefect's form takes the descriptions of its fields from here.
+_ARGUMENTS = """Args:
+    preset: Settings to start from. `meadow` runs anywhere in minutes.
+    annotator: Judge of preferences and evaluation: `oracle` (embedded world only), a built-in LLM annotator,
+        or the folder of your own. Empty keeps the preset's.
+    run_name: Prefix of the artifacts' names. Empty takes the preset's name.
+    overrides: Settings by dotted key, for example {"sft.epochs": 2}. `alpaca-farm config show` lists them.
+    budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
+    retry_missing: Ask again for annotations that an earlier run could not get.
+"""
 
 
 @flow(name="compare", persist_result=False)
@@ -46,6 +60,7 @@ def compare(
     annotator: str | None = None,
     run_name: str | None = None,
     overrides: dict[str, Any] | None = None,
+    budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
     """Any methods × seeds on the same data, preferences and reward model → one table with intervals, and a page.
@@ -57,11 +72,12 @@ def compare(
         annotator: Judge of preferences and evaluation. Empty keeps the preset's.
         run_name: Prefix of the artifacts' names. Empty takes the preset's name.
         overrides: Settings by dotted key, for example {"dpo.beta": 0.2}.
+        budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
         retry_missing: Ask again for annotations that an earlier run could not get.
     """
     chosen = {"methods": methods, "seeds": seeds}
     options = {name: value for name, value in chosen.items() if value}
-    return launch("compare", preset, annotator, run_name, overrides, retry_missing, **options)
+    return launch("compare", preset, annotator, run_name, overrides, retry_missing, budget_usd, **options)
 
 
 def _part(name: str, summary: str) -> Flow[..., State]:
@@ -70,11 +86,12 @@ def _part(name: str, summary: str) -> Flow[..., State]:
         annotator: str | None = None,
         run_name: str | None = None,
         overrides: dict[str, Any] | None = None,
+        budget_usd: float | None = None,
         retry_missing: bool = False,
     ) -> State:
-        return launch(name, preset, annotator, run_name, overrides, retry_missing)
+        return launch(name, preset, annotator, run_name, overrides, retry_missing, budget_usd)
 
-    part.__doc__ = summary
+    part.__doc__ = f"{summary}\n\n{_ARGUMENTS}"
     return flow(name=name, persist_result=False)(part)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
 from alpaca_farm_core.artifacts.store import Store
@@ -20,6 +21,7 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.pipeline.run import run_stage
 from alpaca_farm_core.pipeline.stage import Stage
+from tasks.limits import training_slot
 from tasks.progress import PrefectProgress
 from tasks.references import ArtifactReference
 from tasks.show import artifact_key, show_artifact
@@ -35,11 +37,24 @@ class Place:
     retry_missing: bool = False
 
 
+RETRY_DELAYS_SECONDS = (20, 120)
+"""Pauses before a stage is tried again that failed by infrastructure; what is done by then is not done again."""
+
+
+def failed_by_infrastructure(task: Task[..., Any], run: TaskRun, state: State) -> bool:
+    """Whether trying again may help: a machine, a disk or a network failed; never for bad input or a defect."""
+    error = state.data if isinstance(state.data, Exception) else state.result(raise_on_failure=False)
+    if isinstance(error, FarmError):
+        return error.transient
+    return isinstance(error, OSError | httpx.TransportError)
+
+
 def stage_task(stage: Stage) -> Task[..., State]:
     """Return the Prefect task of a stage.
 
     Its run returns a state: *Completed* with an `ArtifactReference`, *Cached* when the store had
-    it, *Failed* with the error's headline and next action when the user can mend it.
+    it, *Failed* with the error's headline and next action when the user can mend it. What failed by
+    infrastructure is raised, and tried again after a pause.
     """
 
     @task(
@@ -48,6 +63,9 @@ def stage_task(stage: Stage) -> Task[..., State]:
         task_run_name="{title}",
         cache_policy=NO_CACHE,
         persist_result=False,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=list(RETRY_DELAYS_SECONDS),
+        retry_condition_fn=failed_by_infrastructure,
     )
     def run(title: str, config: Mapping[str, Any], inputs: Mapping[str, ArtifactReference], place: Place) -> State:
         store = Store(place.store)
@@ -62,8 +80,11 @@ def stage_task(stage: Stage) -> Task[..., State]:
                 execution=ExecutionConfig.build(dict(place.execution), at="execution"),
                 progress=progress,
                 retry_missing=place.retry_missing,
+                around=training_slot,
             )
         except FarmError as error:
+            if error.transient:
+                raise  # Prefect retries what is raised, not what is returned
             return Failed(message=str(error), data=error)
         finally:
             progress.finish()

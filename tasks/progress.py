@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
@@ -65,9 +66,16 @@ class PrefectProgress:
         percent = min(100.0, 100.0 * self.done / self.total)
         rate = self.done / max(time.monotonic() - self.began, 1e-9)
         text = f"{self.description}: {self.done} of {self.total} {self.unit}, {rate:.3g}/s"
+        self.shown = time.monotonic()
+        try:
+            self._send(percent, text)
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            # Hours of training are not given up for a display.
+            self.logger.warning("The progress could not be shown (%s); the stage goes on.", error)
+
+    def _send(self, percent: float, text: str) -> None:
         if self.artifact is None:
             created = create_progress_artifact(percent, key=self.key, description=text)
             self.artifact = created if isinstance(created, UUID) else None
         else:
             update_progress_artifact(self.artifact, progress=percent, description=text)
-        self.shown = time.monotonic()

@@ -58,7 +58,7 @@ class TaskRunner(Runner):
             place=Place(
                 store=str(self.store.root),
                 name=step.name,
-                execution=self.study.execution.model_dump(mode="json"),
+                execution=self.execution.model_dump(mode="json"),
                 retry_missing=self.retry_missing,
             ),
             return_state=True,

@@ -15,8 +15,10 @@ DATA = [
     "alpaca_farm_core/py.typed",
     "alpaca_farm_core/annotators/configs/greedy/configs.yaml",
     "alpaca_farm_core/data/templates/alpaca.json",
+    "alpaca_farm_core/evaluation/report/templates/comparison.html.jinja",
     "alpaca_farm_core/evaluation/report/templates/report.css",
     "alpaca_farm_core/evaluation/report/templates/report.html.jinja",
+    "alpaca_farm_core/evaluation/templates/leaderboard.html.jinja",
     "alpaca_farm_core/meadow/lexicon.json",
 ]
 

@@ -6,7 +6,7 @@ for every endpoint that serves the model. Knows nothing of HTTP, of disks, or of
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -100,6 +100,11 @@ class CallStats:
         n_called: Answers and typed content failures bought by us.
         n_failed: Questions that stayed without answer.
         retries: Kind of transient fault → further tries it cost.
+        faults: transient, permanent or content → tries that met one.
+        spent_usd: What we paid for answers.
+        spent_by: The same by annotator.
+        saved_usd: What the answers found in the cache had cost.
+        lost_usd: Worst case of calls that may have been paid for without an answer.
     """
 
     n_requests: int = 0
@@ -107,9 +112,17 @@ class CallStats:
     n_called: int = 0
     n_failed: int = 0
     retries: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    spent_usd: float = 0.0
+    spent_by: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    saved_usd: float = 0.0
+    lost_usd: float = 0.0
 
     def timings(self) -> dict[str, float]:
         """Figures for the volatile part of a manifest."""
         figures = {"n_calls": self.n_called, "n_calls_cached": self.n_cached, "n_calls_failed": self.n_failed}
         figures |= {f"n_retries_{kind}": count for kind, count in sorted(self.retries.items())}
-        return {name: float(value) for name, value in figures.items()}
+        figures |= {f"n_faults_{kind}": count for kind, count in sorted(self.faults.items())}
+        money = {"spent_usd": self.spent_usd, "saved_usd": self.saved_usd, "lost_usd": self.lost_usd}
+        money |= {f"spent_usd_{annotator}": dollars for annotator, dollars in sorted(self.spent_by.items())}
+        return {name: float(value) for name, value in figures.items()} | {k: v for k, v in money.items() if v}

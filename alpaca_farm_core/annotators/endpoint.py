@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from alpaca_farm_core.errors import AnnotationError, ConfigError
 
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.retry import Fault
+    from alpaca_farm_core.config.execution import ExecutionConfig
 
 OPENAI_URL = "https://api.openai.com/v1"
+_KEY_VARIABLE = "OPENAI_API_KEY"
 _MESSAGE_LENGTH = 300
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server, by the URL under which `/chat/completions` lies."""
+    """An OpenAI-compatible server.
+
+    Attributes:
+        url: Where `/chat/completions` lies.
+        key_variable: Environment variable that holds the key.
+        concurrency: Most calls in flight here; 0 = the run's.
+        requests_per_minute: Most tries begun in any minute; 0 = no limit.
+        tokens_per_minute: Most tokens asked for in any minute; 0 = no limit.
+        api_version: Azure's api-version; "" = not Azure, or its address with /v1.
+        models: Model name → its name here.
+    """
 
     url: str
-    key_variable: ClassVar[str] = "OPENAI_API_KEY"
+    key_variable: str = _KEY_VARIABLE
+    concurrency: int = 0
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    api_version: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, base_url: str = "") -> Endpoint:
@@ -29,24 +47,39 @@ class Endpoint:
         Raises:
             ConfigError: not an http(s) URL.
         """
-        url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).strip().rstrip("/")
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"'{url}' is not an HTTP address.", "Write it like http://127.0.0.1:8000/v1.")
-        return cls(url)
+        return cls(_checked(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL))
+
+    @classmethod
+    def all_of(cls, execution: ExecutionConfig) -> tuple[Endpoint, ...]:
+        """Return the endpoints of a run: those listed, else the one of `find`.
+
+        Raises:
+            ConfigError: not an http(s) URL, or endpoints beside settings that they would replace.
+        """
+        if not execution.endpoints:
+            limits = (execution.requests_per_minute, execution.tokens_per_minute)
+            return (cls(cls.find(execution.base_url).url, _KEY_VARIABLE, 0, *limits),)
+        if execution.base_url or execution.requests_per_minute or execution.tokens_per_minute:
+            raise ConfigError(
+                "execution.endpoints stands beside execution.base_url or limits per minute, which it would replace.",
+                "Write address and limits into the endpoints.",
+            )
+        return tuple(cls(**{**dict(config), "url": _checked(config.url)}) for config in execution.endpoints)
 
     @property
     def name(self) -> str:
-        """The URL as shown to people."""
-        return self.url
+        """The endpoint as shown to people; the variable tells several keys of one server apart."""
+        return self.url if self.key_variable == _KEY_VARIABLE else f"{self.url} ({self.key_variable})"
 
     def api_key(self) -> str:
         """Return the key from the environment; other servers than OpenAI's may go without.
 
         Raises:
-            AnnotationError: OpenAI's own server and no key.
+            AnnotationError: no key where one is needed.
         """
-        key = os.environ.get(self.key_variable, "").strip()
-        if not key and self.url.startswith(OPENAI_URL.removesuffix("/v1")):
+        key = self._key()
+        own = self.url.startswith(OPENAI_URL.removesuffix("/v1"))
+        if not key and (own or self.api_version or self.key_variable != _KEY_VARIABLE):
             raise AnnotationError(
                 f"No API key: {self.key_variable} is not set, and {self.url} needs one.",
                 f"export {self.key_variable}=…, or point execution.base_url at a server of your own, "
@@ -56,9 +89,12 @@ class Endpoint:
 
     def redact(self, message: str) -> str:
         """Shorten a server's words and take the key out of them, as some servers echo it."""
-        key = os.environ.get(self.key_variable, "").strip()
+        key = self._key()
         clean = message.replace(key, "***") if key else message
         return clean if len(clean) <= _MESSAGE_LENGTH else clean[:_MESSAGE_LENGTH] + "…"
+
+    def _key(self) -> str:
+        return os.environ.get(self.key_variable, "").strip()
 
     def explain(self, fault: Fault, model: str) -> AnnotationError:
         """Say what happened and what to do about it; answers already bought are kept."""
@@ -92,3 +128,10 @@ class Endpoint:
                     f"{self.url} refuses the request to '{model}' ({fault.what}): {message}",
                     f"Check the annotator's completions_kwargs and that the server knows this model.{kept}",
                 )
+
+
+def _checked(url: str) -> str:
+    url = url.strip().rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(f"'{url}' is not an HTTP address.", "Write it like http://127.0.0.1:8000/v1.")
+    return url

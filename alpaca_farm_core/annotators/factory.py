@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
 from alpaca_farm_core.annotators.endpoint import Endpoint
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.spec import load_spec
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.plugins import ANNOTATORS, load_plugin, plugin_hash, plugins
@@ -41,15 +42,20 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
         from alpaca_farm_core.annotators.plugin import PluginAnnotator
 
         return PluginAnnotator(config.name, seed=seed, label_flip=config.label_flip)
+    from alpaca_farm_core.annotators.batch_judge import BatchJudge
     from alpaca_farm_core.annotators.client import ApiJudge
     from alpaca_farm_core.annotators.llm import LLMAnnotator
-    from alpaca_farm_core.annotators.retry import RetryPolicy
 
-    timeout_s = execution.call_timeout_seconds
-    policy = RetryPolicy(timeout_s=timeout_s, deadline_s=max(RetryPolicy.deadline_s, 5 * timeout_s))
-    judge = ApiJudge(Endpoint.find(execution.base_url), execution.concurrency, policy)
-    spec = load_spec(config.name)
-    return LLMAnnotator(spec, judge, CallCache(calls), model=config.model, seed=seed, label_flip=config.label_flip)
+    judge = BatchJudge.of(execution) if execution.batch_api else ApiJudge.of(execution)
+    return LLMAnnotator(
+        load_spec(config.name),
+        judge,
+        CallCache(calls),
+        model=config.model,
+        seed=seed,
+        label_flip=config.label_flip,
+        purse=Purse.of(execution),
+    )
 
 
 def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
@@ -66,14 +72,16 @@ def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
 
 
 def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None:
-    """Find before a long run what would stop its judge: definition, address and key; asks nothing.
+    """Find before a long run what would stop its judge: definition, address, key and price; asks nothing.
 
     Raises:
-        ConfigError: unknown annotator, a broken definition, or no HTTP address.
+        ConfigError: unknown annotator, a broken definition, no HTTP address, or a budget and no price.
         AnnotationError: no API key where one is needed.
     """
     if config.name in plugins(ANNOTATORS):
         load_plugin(ANNOTATORS, config.name)
     elif config.name != ORACLE:
-        load_spec(config.name)
-        Endpoint.find(execution.base_url).api_key()
+        spec = load_spec(config.name)
+        Purse.of(execution).check(config.model or spec.model)
+        for endpoint in Endpoint.all_of(execution):
+            endpoint.api_key()

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from alpaca_farm_core.annotators.broker import Judge, ask
+from alpaca_farm_core.annotators.broker import Judge, Payer, ask
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.calls import Answer, CallStats, Outcome, Request
+from alpaca_farm_core.annotators.imported import imported_labels
 from alpaca_farm_core.annotators.labelling import label_pairs
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.spec import AnnotatorSpec
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.seeding import stable_uniform
@@ -32,6 +34,7 @@ class LLMAnnotator:
         model: Model to ask instead of the spec's; "" = the spec's.
         seed: Of order and noise.
         label_flip: Share of labels to flip in expectation.
+        purse: Whose money is spent; None = calls are free.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class LLMAnnotator:
         model: str = "",
         seed: int = 0,
         label_flip: float = 0.0,
+        purse: Purse | None = None,
     ) -> None:
         self.name = spec.name
         self.stats = CallStats()
@@ -52,6 +56,7 @@ class LLMAnnotator:
         self._model = model or spec.model
         self._seed = seed
         self._label_flip = label_flip
+        self._payer = Payer(purse, spec.name) if purse is not None else None
 
     def annotate(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Annotation]:
         """Return one annotation per pair, in order; see `Annotator`."""
@@ -70,8 +75,14 @@ class LLMAnnotator:
         return 1 if stable_uniform("shown first", self._seed, pair.instruction, pair.input) < 0.5 else 2
 
     def _judge_pairs(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
+        bought = imported_labels(self._cache, self.name, pairs)
+        asked = [pair for pair in pairs if pair not in bought]
+        judged = dict(zip(asked, self._ask(asked, progress), strict=True))
+        return [bought.get(pair) or judged[pair] for pair in pairs]
+
+    def _ask(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
         requests = [self._request(pair) for pair in pairs]
-        outcomes = ask(requests, self._judge, self._cache, self.stats, progress)
+        outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         return [self._annotation(pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
 
     def _request(self, pair: Pair) -> Request:

@@ -2,21 +2,26 @@
 
 In: an exception of the `openai` client or of reading a body. Out: a fault of one kind — transient
 (try again), permanent (stop the whole run: every call would fail alike) or content (this example
-alone). Pure: sends nothing, sleeps never.
+alone). A request too long for the judge's context is content: nothing is cut, as a judge that sees half
+an answer judges another one. Pure: sends nothing, sleeps never.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 import openai
 
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 _TOO_LONG = ("context_length_exceeded", "string_above_max_length")
+# vLLM, llama.cpp, Ollama and others say it in words only.
+_TOO_LONG_WORDS = re.compile(r"maximum context|context (length|window|size)|prompt is too long", re.IGNORECASE)
 _FILTERED = ("content_filter", "content_policy_violation")
 
 
@@ -29,16 +34,26 @@ class Fault:
     """One failed try.
 
     Attributes:
-        kind: transient, permanent, refused (the content was filtered) or too_long (for the model's context).
+        kind: transient, permanent, refused (the content was filtered), too_long (for the model's context)
+            or bad (a request that this server does not take; its content may be the reason).
         what: One word for counters: "429", "5xx", "timeout", "connection", "body", or the status.
         message: The server's or the transport's words.
         retry_after_s: Pause that the server asked for; None when it asked for none.
+        overloaded: Whether fewer calls at once would help.
+        maybe_paid: Whether the provider may ask money for the try, though no answer came.
     """
 
-    kind: Literal["transient", "permanent", "refused", "too_long"]
+    kind: Literal["transient", "permanent", "refused", "too_long", "bad"]
     what: str
     message: str
     retry_after_s: float | None = None
+    overloaded: bool = False
+    maybe_paid: bool = False
+
+    @property
+    def group(self) -> Literal["transient", "permanent", "content"]:
+        """The counter that the fault belongs to."""
+        return self.kind if self.kind in ("transient", "permanent") else "content"
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,9 @@ class RetryPolicy:
         stop_after: Calls given up in a row, with no answer between them, that stop the run.
     """
 
-    tries: int = 8
+    tries: int = 10
     tries_unreached: int = 4
-    first_delay_s: float = 0.5
+    first_delay_s: float = 0.1
     max_delay_s: float = 30.0
     timeout_s: float = 120.0
     deadline_s: float = 600.0
@@ -72,28 +87,45 @@ class RetryPolicy:
 def classify(error: Exception) -> Fault:
     """Name the kind of a failed try."""
     if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return Fault("transient", "timeout", "no answer in time")
+        sent = type(error.__cause__).__name__ != "ConnectTimeout"
+        return Fault("transient", "timeout", "no answer in time", overloaded=True, maybe_paid=sent)
     if isinstance(error, openai.APIStatusError):
         return _classify_status(error)
     if isinstance(error, openai.APIConnectionError):
-        return Fault("transient", "connection", str(error.__cause__ or error))
+        sent = type(error.__cause__).__name__ != "ConnectError"
+        return Fault("transient", "connection", str(error.__cause__ or error), maybe_paid=sent)
     if isinstance(error, openai.OpenAIError):
         return Fault("permanent", "client", str(error))
-    return Fault("transient", "body", str(error))
+    return Fault("transient", "body", str(error), maybe_paid=True)
 
 
 def _classify_status(error: openai.APIStatusError) -> Fault:
-    status, code = error.status_code, error.code or error.type or ""
+    code = str(error.code or error.type or "")
+    fault = _fault_of(error.status_code, code, error.message)
+    return replace(fault, retry_after_s=_retry_after_s(error)) if fault.kind == "transient" else fault
+
+
+def classify_error_body(status: object, body: object) -> Fault | None:
+    """Name the kind of a failed call from its status and its error in OpenAI's form; None without a status."""
+    if not isinstance(status, int):
+        return None
+    error = body.get("error") if isinstance(body, Mapping) else None
+    details: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    return _fault_of(status, str(details.get("code") or details.get("type") or ""), str(details.get("message") or ""))
+
+
+def _fault_of(status: int, code: str, message: str) -> Fault:
     if status == 429 and code in _NO_CREDIT:
-        return Fault("permanent", "no credit", error.message)
+        return Fault("permanent", "no credit", message)
     if status in (408, 409, 425, 429) or status >= 500:
         what = f"{status}" if status < 500 else "5xx"
-        return Fault("transient", what, error.message, _retry_after_s(error))
+        return Fault("transient", what, message, overloaded=status in (408, 429, 503, 529))
     if code in _FILTERED:
-        return Fault("refused", f"{status}", error.message)
-    if code in _TOO_LONG:
-        return Fault("too_long", f"{status}", error.message)
-    return Fault("permanent", f"{status}", error.message)
+        return Fault("refused", f"{status}", message)
+    if status in (400, 413, 422):
+        too_long = status == 413 or code in _TOO_LONG or bool(_TOO_LONG_WORDS.search(message))
+        return Fault("too_long" if too_long else "bad", f"{status}", message)
+    return Fault("permanent", f"{status}", message)
 
 
 def _retry_after_s(error: openai.APIStatusError) -> float | None:

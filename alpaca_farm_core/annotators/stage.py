@@ -41,6 +41,7 @@ def _run(context: StageContext) -> StageResult:
         metrics=summarise(pairs, annotations, annotator),
         timings={"seconds": seconds, "pairs_per_second": len(pairs) / seconds, **annotator.stats.timings()},
         n_missing=n_missing,
+        cost_usd=annotator.stats.spent_usd,
     )
 
 

@@ -8,15 +8,19 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
-def exclusive(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def exclusive(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[IO[str]]:
     """Hold the lock file `path`; wait for its holder when there is one.
 
     Args:
         path: Lock file; created when absent, never removed (removing it would split the lock).
         on_wait: Called once with who holds the lock, if it is not free.
+
+    Yields:
+        The open lock file; a child process that inherits it holds the lock too, until it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:
@@ -29,7 +33,7 @@ def exclusive(path: Path, on_wait: Callable[[str], None] | None = None) -> Itera
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
-        yield
+        yield stream
 
 
 def is_held(path: Path) -> bool:

@@ -121,6 +121,7 @@ _MEADOW = Preset(
             evaluate__annotator__oracle_temperature=0.07,
         ),
         **group("keeps the policy within about a nat of the SFT model, where rewards still hold", ppo__kl_coef=0.3),
+        **group("a process of its own would cost more than its stages", execution__own_process="when_needed"),
         **group("layers this narrow gain nothing from a second thread", execution__threads=1),
         **group("short rows: many of them fill a decoding step", execution__decode_batch_size=256),
         **group("an answer that does not end is no answer", ppo__unfinished_penalty=-3.0),

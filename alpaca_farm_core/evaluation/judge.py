@@ -50,6 +50,7 @@ def evaluate(context: StageContext) -> StageResult:
         metrics={**metrics, **_gold_headline(gold)},
         n_missing=n_missing,
         timings=annotator.stats.timings(),
+        cost_usd=annotator.stats.spent_usd,
     )
 
 

@@ -6,16 +6,15 @@ among them with 50. Columns are AlpacaEval's, then the gold figures of the embed
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alpaca_farm_core.artifacts.files import read_json, write_json, write_text_atomic
 from alpaca_farm_core.artifacts.manifest import Artifact
 from alpaca_farm_core.errors import DataError
+from alpaca_farm_core.evaluation.board_formats import to_csv, to_markdown
 from alpaca_farm_core.evaluation.files import GOLD, METRICS
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
@@ -43,7 +42,7 @@ def build_leaderboard(context: StageContext) -> StageResult:
     }
     rows = leaderboard_rows(evaluations)
     write_json(context.output / "leaderboard.json", rows)
-    write_text_atomic(context.output / "leaderboard.csv", to_csv(rows))
+    write_text_atomic(context.output / "leaderboard.csv", to_csv(rows, COLUMNS))
     write_text_atomic(context.output / "leaderboard.md", to_markdown(rows))
     best = rows[0]
     return StageResult(
@@ -66,32 +65,6 @@ def leaderboard_rows(evaluations: Mapping[str, Artifact]) -> list[dict[str, Any]
         first = next(iter(figures))
         rows.append({**_baseline_row(figures[first]), **_gold_columns(golds[first], "reference")})
     return sorted(rows, key=lambda row: (row["win_rate"] is None, -(row["win_rate"] or 0.0), row["model"]))
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Comma-separated values; intervals as two columns, unknown values empty."""
-    flat = [_flat(row) for row in rows]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return stream.getvalue()
-
-
-def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for people; the gold columns only where a row has them."""
-    gold = any(row["gold_utility"] is not None for row in rows)
-    head = ["Model", "Win rate", "SE", "95 % interval", "n", "Missing", "Length"]
-    head += ["Gold win rate", "Gold 95 %", "Gold utility"] if gold else []
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for row in rows:
-        name = row["model"].replace("|", "\\|") + (" (baseline)" if row["is_baseline"] else "")
-        cells = [name, _text(row["win_rate"]), _text(row["standard_error"]), _range(row["interval"])]
-        cells += [_text(row["n_total"], 0), _text(row["n_missing"], 0), _text(row["avg_length"], 0)]
-        if gold:
-            cells += [_text(row["gold_win_rate"]), _range(row["gold_interval"]), _text(row["gold_utility"], 3)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def _check_comparable(evaluations: Mapping[str, Artifact], figures: Mapping[str, Mapping[str, Any]]) -> None:
@@ -154,22 +127,3 @@ def _gold_columns(gold: Mapping[str, Any] | None, side: str) -> dict[str, Any]:
         "gold_utility_se": gold[side]["utility_se"],
         "well_formed_share": gold[side]["well_formed_share"],
     }
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name in COLUMNS:
-        value = row[name]
-        if name.endswith("interval"):
-            flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
-        else:
-            flat[name] = value
-    return flat
-
-
-def _text(value: Any, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _range(bounds: Sequence[float] | None) -> str:
-    return "–" if not bounds else f"{bounds[0]:.1f}–{bounds[1]:.1f}"

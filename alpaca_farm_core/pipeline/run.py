@@ -11,7 +11,8 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -26,6 +27,8 @@ from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.pipeline.stop import StopRequest
+from alpaca_farm_core.training.process import run_training
 
 _REPORTED_PACKAGES = ("alpaca-farm-flows", "torch", "transformers", "accelerate", "datasets", "openai", "prefect")
 
@@ -56,6 +59,10 @@ def make_recipe(stage: Stage, config: Config, inputs: Mapping[str, str]) -> Reci
     )
 
 
+def _nothing_around(stage: Stage) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 def run_stage(
     stage: Stage,
     config: Config,
@@ -66,6 +73,7 @@ def run_stage(
     execution: ExecutionConfig | None = None,
     progress: Progress | None = None,
     retry_missing: bool = False,
+    around: Callable[[Stage], AbstractContextManager[None]] = _nothing_around,
 ) -> StageRun:
     """Return the stage's artifact, running the stage only if the store has none.
 
@@ -79,6 +87,7 @@ def run_stage(
         progress: Where to report.
         retry_missing: Do not take an artifact that lacks annotations, or that was built from
             another build of its inputs, for a hit.
+        around: Makes a context that is entered only if the stage runs; where a flow takes its slots.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -95,7 +104,7 @@ def run_stage(
         if hit is not None:  # made by the process waited for, or published just before a crash
             shutil.rmtree(workspace, ignore_errors=True)
             return StageRun(hit, cached=True)
-        with readable_storage_errors(store.root):
+        with around(stage), readable_storage_errors(store.root):
             artifact = _build(stage, config, inputs, recipe, store, name, execution or ExecutionConfig(), progress)
     return StageRun(artifact, cached=False)
 
@@ -138,12 +147,13 @@ def _build(
         calls=store.calls,
         execution=execution,
         progress=progress,
+        stop=StopRequest(execution.deadline_hours),
     )
     for folder in (context.output, context.scratch):
         folder.mkdir(parents=True, exist_ok=True)
     write_json(workspace / "name.json", {"name": name, "stage": stage.name})
     began = time.time()
-    result = stage.run(context)
+    result = run_training(stage, context) if stage.trains else stage.run(context)
     manifest = _manifest(stage, recipe, inputs, context, result, began)
     artifact = store.publish(context.output, manifest, name)
     shutil.rmtree(workspace, ignore_errors=True)

@@ -18,6 +18,7 @@ from alpaca_farm_core.artifacts.lineage import Reason, why
 from alpaca_farm_core.artifacts.manifest import Artifact, Recipe
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.base import Config
+from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.pipeline.registry import stage_named
@@ -85,6 +86,13 @@ class Runner(ABC):
         """Run branches that do not depend on each other; results in their order. Here: one after the other."""
         return [branch() for branch in branches]
 
+    @property
+    def execution(self) -> ExecutionConfig:
+        """How stages run; spending is booked on the run's name unless the settings name another account."""
+        execution = self.study.execution
+        account = execution.budget_account or self.run_name
+        return execution.model_copy(update={"budget_account": account})
+
     @abstractmethod
     def run(self, step: Step, inputs: Mapping[str, Any]) -> Any:
         """Run one step and return a handle to its artifact."""
@@ -114,7 +122,7 @@ class LocalRunner(Runner):
             inputs,
             store=self.store,
             name=step.name,
-            execution=self.study.execution,
+            execution=self.execution,
             progress=self.progress(step) if self.progress else None,
             retry_missing=self.retry_missing,
         )

@@ -15,6 +15,7 @@ from alpaca_farm_core.artifacts.manifest import Artifact, Kind
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
+from alpaca_farm_core.pipeline.stop import StopRequest
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StageContext:
         calls: Folder of the API-call cache, shared by all stages of a store.
         execution: How to run; must not change what is computed.
         progress: Where to report.
+        stop: Asked between the steps of a stage that trains.
     """
 
     config: Any
@@ -38,6 +40,7 @@ class StageContext:
     calls: Path
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     progress: Progress = field(default_factory=SilentProgress)
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Stage:
         run: The body.
         external: Config → name → content hash of whatever is read from outside the store.
         volatile_files: Output files that hold times or rendered pages; not compared between runs.
+        trains: Whether it trains a model: it then runs in processes of its own if the execution settings say so,
+            and counts against the limit of trainings.
         summary: One line for people.
     """
 
@@ -86,4 +91,5 @@ class Stage:
     run: Callable[[StageContext], StageResult]
     external: Callable[[Any], Mapping[str, str]] = nothing_external
     volatile_files: tuple[str, ...] = ()
+    trains: bool = False
     summary: str = ""

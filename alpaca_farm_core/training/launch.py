@@ -1,7 +1,7 @@
 """The processes of a run and where their arithmetic happens, on accelerate's state.
 
-One process is the ordinary case; with `accelerate launch` or torchrun every function here does the same
-over all of them. Gradients are summed once per optimiser step instead of by a wrapper around the model,
+One process is the ordinary case; where `training.process` started several, every function here does the
+same over all of them. Gradients are summed once per optimiser step instead of by a wrapper around the model,
 so micro-batches may differ in number and shape between processes.
 """
 
@@ -19,6 +19,7 @@ from accelerate.utils import gather, reduce
 from torch import Tensor
 
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.models.device import choose_device, set_threads
 from alpaca_farm_core.training.config import Precision
 
@@ -50,6 +51,10 @@ class Workers:
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over all processes."""
         return values if self.size == 1 else cast(Tensor, reduce(values, "sum"))
+
+    def any(self, flag: bool) -> bool:
+        """Tell all processes whether one of them says yes."""
+        return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)))
 
     def share(self, rows: list[int]) -> list[int]:
         """Return this process's part of a batch: every `size`-th row from `rank`."""
@@ -88,11 +93,17 @@ def start_workers(execution: ExecutionConfig, precision: Precision) -> tuple[Wor
     Those name its own device, and on a CPU at most CPU_TOKENS tokens per micro-batch.
 
     Raises:
-        ModelError: the device asked for does not exist.
+        ModelError: the device asked for does not exist, or another number of processes runs than was asked for.
     """
     set_threads(execution)
     device = choose_device(execution)
     state = PartialState(cpu=device.type == "cpu")
+    asked = execution.processes * execution.nodes
+    if state.num_processes != asked:
+        raise ModelError(
+            f"{asked} training processes were asked for, and {state.num_processes} run.",
+            "Let the stage start them (execution.processes, execution.nodes); start only one process yourself.",
+        )
     if state.num_processes > 1:
         device = state.device
     workers = Workers(state.process_index, state.num_processes, device, precision)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.models.lora import load_trained_state, trained_state
 from alpaca_farm_core.pipeline.progress import Progress
+from alpaca_farm_core.pipeline.stop import StopRequest
 from alpaca_farm_core.training.checkpoint import Checkpoint, Checkpointer
 from alpaca_farm_core.training.config import LoopConfig
 from alpaca_farm_core.training.finite import require_finite
@@ -84,6 +85,7 @@ class Supervised:
         progress: Where to report.
         micro_batch_tokens: Tokens of one forward pass, padding included.
         checkpoint_seconds: At least this long between checkpoints; 0 = after every step.
+        stop: Asked after each step.
         rows: Metrics of the steps done.
         tokens_seen: Tokens trained on by this process since it was started.
         seconds: Time spent in steps by this process since it was started.
@@ -97,6 +99,7 @@ class Supervised:
     progress: Progress
     micro_batch_tokens: int
     checkpoint_seconds: float
+    stop: StopRequest = field(default_factory=StopRequest)
     rows: list[dict[str, Any]] = field(default_factory=list)
     tokens_seen: int = 0
     seconds: float = 0.0
@@ -115,6 +118,7 @@ class Supervised:
             context.progress,
             execution.micro_batch_tokens,
             execution.checkpoint_seconds,
+            context.stop,
         )
 
     def __post_init__(self) -> None:
@@ -139,9 +143,12 @@ class Supervised:
             row = self._step(step)
             self.rows.append(row)
             last = step + 1 == self.total_steps
-            if last or time.monotonic() - saved_at >= self.checkpoint_seconds:
+            stopping = self.workers.any(self.stop.is_asked())
+            if last or stopping or time.monotonic() - saved_at >= self.checkpoint_seconds:
                 self._save(step + 1)
                 saved_at = time.monotonic()
+            if stopping:
+                self.stop.leave()
             rate = self.tokens_seen / max(self.seconds, 1e-9)
             self.progress.advance(1, {**_numbers(row), "tokens_per_second": rate})
         self.model.eval()

@@ -20,8 +20,12 @@ import click
 COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
     "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate."),
+    "up": ("flows.cli.up:up", "Start Prefect's UI, the deployments and workers on this machine."),
     "score": ("flows.cli.score:score", "Win rates from saved annotations, without any call."),
+    "evaluate": ("flows.cli.evaluate:evaluate", "Judge a model's outputs against a reference's, pair by pair."),
+    "leaderboard": ("flows.cli.leaderboard:leaderboard", "A table of models: add, compare, sort, import, export."),
     "artifacts": ("flows.cli.artifacts:artifacts", "List, explain, verify, move and remove artifacts."),
+    "cache": ("flows.cli.cache:cache", "Show, carry and prune the answers of judges."),
     "presets": ("flows.cli.config:presets", "List the presets."),
     "config": ("flows.cli.config:config", "Show the settings of a preset, and why they are what they are."),
     "doctor": ("flows.cli.doctor:doctor", "Show what this machine has, and what to do about the rest."),

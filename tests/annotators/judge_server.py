@@ -105,7 +105,10 @@ def every(n: int, reply: Reply) -> Script:
 
 
 class JudgeServer:
-    """The server; `bodies` are all requests so far, `headers` theirs, `peak` the most in flight at once."""
+    """The server; `bodies` are all requests so far, `headers` and `paths` theirs.
+
+    `in_flight` counts those being answered, `peak` the most of them at once.
+    """
 
     def __init__(
         self, taste: Taste = shorter, fault: Script | None = None, latency_s: float = 0.0, port: int = 0
@@ -115,9 +118,10 @@ class JudgeServer:
         self.latency_s = latency_s
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.n_answered = 0
         self.peak = 0
-        self._in_flight = 0
+        self.in_flight = 0
         self._lock = threading.Lock()
         self._http = _Server(("127.0.0.1", port), _handler_of(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -134,18 +138,19 @@ class JudgeServer:
         self._http.shutdown()
         self._http.server_close()
 
-    def arrive(self, body: dict[str, Any], headers: dict[str, str]) -> int:
+    def arrive(self, body: dict[str, Any], headers: dict[str, str], path: str) -> int:
         """Record a request; return its running number."""
         with self._lock:
             self.bodies.append(body)
             self.headers.append(headers)
-            self._in_flight += 1
-            self.peak = max(self.peak, self._in_flight)
+            self.paths.append(path)
+            self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
             return len(self.bodies) - 1
 
     def leave(self, answered: bool) -> None:
         with self._lock:
-            self._in_flight -= 1
+            self.in_flight -= 1
             self.n_answered += answered
 
     def judge(self, body: Mapping[str, Any]) -> str:
@@ -176,7 +181,7 @@ def _handler_of(judge: JudgeServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            number = judge.arrive(body, {name.lower(): value for name, value in self.headers.items()})
+            number = judge.arrive(body, {name.lower(): value for name, value in self.headers.items()}, self.path)
             answered = False
             try:
                 time.sleep(judge.latency_s)

@@ -9,6 +9,7 @@ from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.client import ApiJudge
 from alpaca_farm_core.annotators.endpoint import Endpoint
 from alpaca_farm_core.annotators.llm import LLMAnnotator
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.retry import RetryPolicy
 from alpaca_farm_core.annotators.spec import load_spec
 from alpaca_farm_core.artifacts.files import write_jsonl
@@ -34,9 +35,17 @@ def api_judge(base_url: str, concurrency: int = 8, policy: RetryPolicy = QUICK) 
 
 
 def llm(
-    calls: Path, judge: Judge, name: str = "greedy", *, model: str = "", seed: int = 0, label_flip: float = 0.0
+    calls: Path,
+    judge: Judge,
+    name: str = "greedy",
+    *,
+    model: str = "",
+    seed: int = 0,
+    label_flip: float = 0.0,
+    purse: Purse | None = None,
 ) -> LLMAnnotator:
-    return LLMAnnotator(load_spec(name), judge, CallCache(calls), model=model, seed=seed, label_flip=label_flip)
+    cache = CallCache(calls)
+    return LLMAnnotator(load_spec(name), judge, cache, model=model, seed=seed, label_flip=label_flip, purse=purse)
 
 
 class SamplesConfig(Config):

@@ -56,6 +56,28 @@ def test_nothing_is_evicted_past_diskcaches_own_limit(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []  # all in the one database
 
 
+def test_nothing_is_evicted_past_a_limit_that_somebody_set(tmp_path):
+    cache = CallCache(tmp_path)
+    cache._disk.reset("size_limit", 10_000)
+    answers = {f"{i:064x}": Answer(os.urandom(2000).hex()) for i in range(50)}
+    for key, answer in answers.items():
+        cache.commit({key: answer})
+    cache._disk.cull()
+    cache.close()
+    assert CallCache(tmp_path).read(answers) == answers
+
+
+def test_reads_in_bulk_and_walks_in_order(tmp_path):
+    cache = CallCache(tmp_path)
+    answers = {hashlib.sha256(str(i).encode()).hexdigest(): Answer(f"answer {i}") for i in range(1203)}
+    cache.commit(answers)
+    wanted = [*list(answers)[::-1], OTHER]
+    assert cache.read(wanted) == answers
+    walked = list(cache.walk())
+    assert len(walked) > 1
+    assert [key for part in walked for key in part] == sorted(answers)
+
+
 def test_a_transaction_is_all_or_nothing(tmp_path):
     cache = CallCache(tmp_path)
     bad = Answer("x", usage={"n": object()})
@@ -127,6 +149,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "calls").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match="cannot be used"):
         CallCache(tmp_path / "calls")
+
+
+def test_a_cut_off_database_is_named(tmp_path):
+    cache = CallCache(tmp_path)
+    cache.commit({f"{i:064x}": Answer(os.urandom(500).hex()) for i in range(300)})
+    cache.close()
+    data = (tmp_path / "cache.db").read_bytes()
+    (tmp_path / "cache.db").write_bytes(data[: len(data) // 3])
+    with pytest.raises(StoreError, match="is damaged") as caught:
+        list(CallCache(tmp_path).walk())
+    assert "backup" in caught.value.next_action
+
+
+def test_a_lost_lock_file_is_made_again(tmp_path):
+    cache = CallCache(tmp_path)
+    assert cache.claim(KEY)
+    cache.release(KEY)
+    (tmp_path / "calls.lock").unlink()
+    assert cache.claim(KEY)
+    cache.release(KEY)
 
 
 def test_a_full_disk_stops_before_the_answer_is_used(tmp_path):

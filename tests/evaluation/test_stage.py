@@ -12,8 +12,8 @@ from alpaca_farm_core.errors import ConfigError, DataError, MissingAnnotationsEr
 from alpaca_farm_core.evaluation import judge
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
 from alpaca_farm_core.evaluation.matching import generator_name, match
+from alpaca_farm_core.evaluation.scoring import score_annotations
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
-from alpaca_farm_core.evaluation.win_rate import score_annotations
 from alpaca_farm_core.types import Output
 from tests.evaluation.fake_run import JUDGED, Scripted, outputs, publish_outputs, run, world
 

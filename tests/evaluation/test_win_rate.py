@@ -6,7 +6,8 @@ import pytest
 
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.evaluation.intervals import mean_and_standard_error, normal, wilson
-from alpaca_farm_core.evaluation.win_rate import score_annotations, to_score, win_rate
+from alpaca_farm_core.evaluation.scoring import score_annotations
+from alpaca_farm_core.evaluation.win_rate import to_score, win_rate
 
 
 def second_implementation(preferences):

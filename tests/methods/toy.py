@@ -24,7 +24,14 @@ from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.types import Instruction, Preference
 
 WORDS = ("apple", "bridge", "candle", "dragon", "eagle", "forest", "garden", "hammer", "island", "jacket", "kettle")
-EXECUTION = ExecutionConfig(device="cpu", threads=1, checkpoint_seconds=0, decode_batch_size=8, micro_batch_tokens=256)
+EXECUTION = ExecutionConfig(
+    device="cpu",
+    threads=1,
+    checkpoint_seconds=0,
+    decode_batch_size=8,
+    micro_batch_tokens=256,
+    own_process="when_needed",
+)
 MODEL = {
     "template": "plain",
     "max_length": 96,

@@ -140,4 +140,4 @@ def _template() -> Template:
     )
     for name in ("number", "fixed", "percent", "share", "interval", "duration", "money"):
         environment.filters[name] = getattr(words, name)
-    return environment.get_template("comparison.html.jinja")
+    return environment.get_template("methods.html.jinja")

@@ -19,5 +19,6 @@ STAGE = Stage(
     inputs={"policy": "policy", "preferences": "preferences"},
     output="reward_model",
     run=_run,
+    trains=True,
     summary="Learn a reward from preferences.",
 )

@@ -22,6 +22,7 @@ STAGE = Stage(
     output="policy",
     run=_run,
     external=external,
+    trains=True,
     summary="Improve the policy by REINFORCE with a leave-one-out baseline.",
 )
 

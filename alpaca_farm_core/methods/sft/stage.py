@@ -26,6 +26,7 @@ STAGE = Stage(
     inputs={"data": "dataset"},
     output="policy",
     run=_run,
+    trains=True,
     external=_external,
     summary="Fine-tune the base model on demonstrations.",
 )

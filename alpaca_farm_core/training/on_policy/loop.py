@@ -95,9 +95,12 @@ class OnPolicy:
         for step in range(first + 1, self.total_steps + 1):
             row = self._step(step)
             due = time.monotonic() - saved_at >= self._context.execution.checkpoint_seconds
-            if due or step == self.total_steps:
+            stopping = self._setup.workers.any(self._context.stop.is_asked())
+            if due or stopping or step == self.total_steps:
                 self._save(step)
                 saved_at = time.monotonic()
+            if stopping:
+                self._context.stop.leave()
             rate = self._tokens / max(self._seconds, 1e-9)
             self._context.progress.advance(1, {**_numbers(row), "tokens_per_second": rate})
 

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from alpaca_farm_core.annotators.calls import Answer, Request
 from alpaca_farm_core.annotators.client import ApiJudge, Exchange
@@ -23,8 +23,6 @@ from alpaca_farm_core.errors import AnnotationError, ConfigError
 
 class RewardEndpoint(Endpoint):
     """Where rewards are served; `url` is the address that answers are posted to."""
-
-    key_variable: ClassVar[str] = "REWARD_API_KEY"
 
     @classmethod
     def find(cls, base_url: str = "") -> RewardEndpoint:
@@ -38,7 +36,7 @@ class RewardEndpoint(Endpoint):
                 f"'{base_url}' is not an HTTP address to post answers to.",
                 "Set execution.reward_url, for example to http://127.0.0.1:9000/reward.",
             )
-        return cls(base_url)
+        return cls(base_url, key_variable="REWARD_API_KEY")
 
     def api_key(self) -> str:
         """The key from the environment; "none" when there is none."""
@@ -64,7 +62,7 @@ class EndpointJudge(ApiJudge):
         self.source = f"endpoint {name}"
 
 
-def _body(request: Request) -> Mapping[str, Any]:
+def _body(request: Request, model: str) -> Mapping[str, Any]:
     row: Mapping[str, Any] = json.loads(request.messages[0]["content"])
     return row
 

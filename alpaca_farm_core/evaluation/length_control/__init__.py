@@ -1,0 +1,1 @@
+"""Length-controlled win rate as AlpacaEval 2 defines it."""

@@ -1,0 +1,145 @@
+"""`alpaca-farm up` for tests: a process of its own, asked through Prefect's API, stopped like a user does."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_SECONDS = 180
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Up:
+    """A running `alpaca-farm up`.
+
+    Everything is asked over HTTP, as the UI does; `process` is the command, `root` its folder.
+    """
+
+    def __init__(self, root, *options, auth=None, environment=None):
+        self.root, self.port, self.auth = Path(root), free_port(), auth
+        self.output = self.root / "up.log"
+        more = ["--auth", auth] if auth else []
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        with self.output.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port), *options, *more],
+                env={
+                    **inherited,
+                    "PYTHONPATH": os.getcwd(),
+                    "PREFECT_HOME": str(self.root / "prefect"),
+                    "ALPACA_FARM_STORE": str(self.root / "store"),
+                    **(environment or {}),
+                },
+                cwd=self.root,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}/api", auth=tuple(auth.split(":")) if auth else None, timeout=30
+        )
+
+    def said(self):
+        return self.output.read_text()
+
+    def wait_until_ready(self):
+        wait_for(lambda: "Ctrl-C stops everything" in self.said() or self.process.poll() is not None, START_SECONDS)
+        assert self.process.poll() is None, self.said()
+
+    def processes(self):
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self, number=signal.SIGINT):
+        """End it like Ctrl-C; return what was below it before."""
+        below = self.processes() if self.process.poll() is None else []
+        self.process.send_signal(number)
+        self.process.wait(60)
+        return below
+
+    # --- Prefect's API
+
+    def get(self, path):
+        return self.http.get(path).raise_for_status().json()
+
+    def post(self, path, **body):
+        return self.http.post(path, json=body).raise_for_status().json()
+
+    def start_run(self, deployment, **parameters):
+        """Start a run of `flow/deployment`; return its id."""
+        found = self.get(f"/deployments/name/{deployment}")
+        return self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"]
+
+    def run(self, run_id):
+        return self.get(f"/flow_runs/{run_id}")
+
+    def wait_for_state(self, run_id, *names, seconds=240):
+        """Wait for a state; return the run."""
+        wait_for(lambda: self.run(run_id)["state"]["name"] in names, seconds, lambda: self.run(run_id)["state"])
+        return self.run(run_id)
+
+    def task_states(self, run_id):
+        """Title → state name of a run's newest task runs."""
+        tasks = self.post(
+            "/task_runs/filter", flow_runs={"id": {"any_": [run_id]}}, sort="EXPECTED_START_TIME_ASC", limit=200
+        )
+        return {task["name"]: task["state_name"] for task in tasks}
+
+    def retry(self, run_id):
+        """What the UI's Retry does."""
+        return self.post(f"/flow_runs/{run_id}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"})
+
+    def cancel(self, run_id):
+        """What the UI's Cancel does."""
+        return self.post(f"/flow_runs/{run_id}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+
+    def slots_taken(self, limit="training"):
+        return self.get(f"/v2/concurrency_limits/{limit}")["active_slots"]
+
+    def flow_processes(self, run_id):
+        """Processes that work on a flow run: those with its id in their environment, and all below them."""
+        mine = [process for process in self.processes() if _works_on(process, run_id)]
+        return list({child for process in mine for child in [process, *process.children(recursive=True)]})
+
+
+def _works_on(process, run_id):
+    try:
+        return process.environ().get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == run_id.replace("-", "")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def wait_for(condition, seconds, what=lambda: ""):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.25)
+    return found
+
+
+@contextmanager
+def running(root, *options, **more):
+    """A ready `alpaca-farm up`; nothing of it is left behind, whatever the test does."""
+    root.mkdir(parents=True, exist_ok=True)
+    up = Up(root, *options, **more)
+    below = []
+    try:
+        up.wait_until_ready()
+        yield up
+        below = up.processes() if up.process.poll() is None else []
+    finally:
+        if up.process.poll() is None:
+            up.stop()
+        for process in psutil.wait_procs(below, timeout=10)[1]:
+            process.kill()
