@@ -43,8 +43,11 @@ KILLS = [
     "dpo",
     "feedme",
     "reward-conditioning",
+    "quark",
+    "rloo",
+    "grpo",
 ]
-METHODS = ("best-of-n", "expert-iteration", "dpo", "feedme", "reward-conditioning")
+METHODS = ("best-of-n", "expert-iteration", "dpo", "feedme", "reward-conditioning", "quark", "rloo", "grpo")
 
 
 def attempt(root, base_url, stage_began):

@@ -43,4 +43,17 @@ TINY = {
     "ppo.eval_prompts": 8,
     "ppo.eval_every": 1,
     "ppo.save_every": 2,
+    **{
+        f"{method}.{name}": value
+        for method in ("rloo", "grpo", "quark")
+        for name, value in {
+            "steps": 3,
+            "rollout_batch_size": 8,
+            "minibatch_size": 4,
+            "max_new_tokens": 12,
+            "eval_prompts": 8,
+            "eval_every": 1,
+            "save_every": 2,
+        }.items()
+    },
 }

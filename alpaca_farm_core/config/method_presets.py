@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from alpaca_farm_core.config.on_policy_presets import ON_POLICY_SETTINGS
 from alpaca_farm_core.config.setting import Setting, group
 
 _BFLOAT16 = {
@@ -121,8 +122,8 @@ _QWEN = {
 }
 
 METHOD_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
-    "meadow": _MEADOW,
-    "smollm2": _SMOLLM2,
-    "alpaca-7b": _PAPER,
-    "qwen3-0.6b": _QWEN,
+    "meadow": {**_MEADOW, **ON_POLICY_SETTINGS["meadow"]},
+    "smollm2": {**_SMOLLM2, **ON_POLICY_SETTINGS["smollm2"]},
+    "alpaca-7b": {**_PAPER, **ON_POLICY_SETTINGS["alpaca-7b"]},
+    "qwen3-0.6b": {**_QWEN, **ON_POLICY_SETTINGS["qwen3-0.6b"]},
 }

@@ -14,9 +14,12 @@ from alpaca_farm_core.methods.best_of_n.stage import METHOD as BEST_OF_N
 from alpaca_farm_core.methods.dpo.stage import METHOD as DPO
 from alpaca_farm_core.methods.expert_iteration.stage import METHOD as EXPERT_ITERATION
 from alpaca_farm_core.methods.feedme.stage import METHOD as FEEDME
+from alpaca_farm_core.methods.grpo.stage import METHOD as GRPO
 from alpaca_farm_core.methods.method import SHARED, Method
 from alpaca_farm_core.methods.ppo.stage import METHOD as PPO
+from alpaca_farm_core.methods.quark.stage import METHOD as QUARK
 from alpaca_farm_core.methods.reward_conditioning.stage import METHOD as REWARD_CONDITIONING
+from alpaca_farm_core.methods.rloo.stage import METHOD as RLOO
 from alpaca_farm_core.pipeline.stage import Stage
 from alpaca_farm_core.plugins import METHODS, load_plugin, plugins
 
@@ -24,9 +27,12 @@ BUILT_IN: tuple[Method, ...] = (
     BEST_OF_N,
     EXPERT_ITERATION,
     PPO,
+    QUARK,
     DPO,
     FEEDME,
     REWARD_CONDITIONING,
+    RLOO,
+    GRPO,
 )
 
 

@@ -48,7 +48,9 @@ def ensure_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 
 def add_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> None:
-    """Add special tokens; their rows of the input and output embeddings are the mean of the old tokens' rows.
+    """Add special tokens that prompts may hold and answers may not: generation suppresses them.
+
+    Their rows of the input and output embeddings are the mean of the old tokens' rows.
 
     Raises:
         ModelError: the tokenizer has one of them already.
@@ -65,6 +67,9 @@ def add_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         for embedding in _embeddings(model):
             weight = embedding.weight
             weight[n_old : len(tokenizer)] = weight[:n_old].float().mean(dim=0).to(weight.dtype)
+    settings = model.generation_config
+    if settings is not None:
+        settings.suppress_tokens = [*(settings.suppress_tokens or []), *range(n_old, len(tokenizer))]
 
 
 def resolve_template(name_or_path: str, tokenizer: PreTrainedTokenizerBase | None) -> PromptTemplate:

@@ -13,6 +13,7 @@ from alpaca_farm_core.methods.dpo.stage import STAGE_REFERENCE as REFERENCE
 from alpaca_farm_core.methods.expert_iteration.stage import STAGE_SAMPLES as EXPERT_SAMPLES
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
+from alpaca_farm_core.methods.registry import methods
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
 from alpaca_farm_core.methods.sft.config import SFTConfig
@@ -168,9 +169,25 @@ def method_stage(store, stage, inputs, progress=None, execution=EXECUTION, **val
 
 def method_inputs(world: World, stage) -> dict[str, Artifact]:
     """The world's artifacts by the stage's roles, with an earlier stage's result where it needs one."""
-    inputs = {role: getattr(world, role) for role in stage.inputs if hasattr(world, role)}
+    roles = [role.removesuffix("*") for role in stage.inputs]
+    inputs = {role: getattr(world, role) for role in roles if hasattr(world, role)}
     if "reference" in stage.inputs:
         inputs["reference"] = method_stage(world.store, REFERENCE, method_inputs(world, REFERENCE))
     if "samples" in stage.inputs:
         inputs["samples"] = method_stage(world.store, EXPERT_SAMPLES, method_inputs(world, EXPERT_SAMPLES))
     return inputs
+
+
+GROUP_VALUES = {name: value for name, value in PPO_VALUES.items() if name != "epochs"} | {"group_size": 3}
+QUARK_VALUES = {name: value for name, value in PPO_VALUES.items() if name != "epochs"}
+
+
+def on_policy(method, store, world: World, progress=None, execution=EXECUTION, reward_model=True, **values):
+    """Run one of rloo, grpo, quark (or ppo)."""
+    stage = methods()[method].stages[-1]
+    base = {"ppo": PPO_VALUES, "quark": QUARK_VALUES}.get(method, GROUP_VALUES)
+    config = stage.config_class.build({**base, **values})
+    inputs = {"policy": world.policy, "data": world.data}
+    if reward_model:
+        inputs["reward_model"] = world.reward_model
+    return run_stage(stage, config, inputs, store=store, name=method, execution=execution, progress=progress).artifact

@@ -10,6 +10,8 @@ Follows Rafailov et al. 2023 (equation 7), or Azar et al. 2023 (equation 17) wit
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alpaca_farm_core.artifacts.files import write_jsonl
 from alpaca_farm_core.data.pairs import tokenise_pairs
 from alpaca_farm_core.data.preferences import LabelCounts, usable_preferences
@@ -21,6 +23,7 @@ from alpaca_farm_core.methods.dpo.objective import PreferenceLoss
 from alpaca_farm_core.methods.dpo.pairs import ReferredPairs, read_reference
 from alpaca_farm_core.methods.sft.finetune import greedy_samples
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, save_policy
+from alpaca_farm_core.models.lora import adapt, merged
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.launch import start_workers
 from alpaca_farm_core.training.loop import Supervised
@@ -42,6 +45,7 @@ def train(context: StageContext) -> StageResult:
     loaded = load_policy(context.inputs["policy"].path, execution)
     stored_dtype = loaded.model.dtype
     loaded.model.float()
+    adapt(loaded.model, config.lora, config.seed)
     # 2. the pairs
     training, heldout, labels, n_too_long = _pairs(context, loaded)
     # 3. the loop
@@ -50,6 +54,7 @@ def train(context: StageContext) -> StageResult:
     run = Supervised.of_stage(context, loaded.model, objective, workers, execution)
     steps = run.run()
     # 4. the artifact
+    loaded = replace(loaded, model=merged(loaded.model))
     loaded.model.to(stored_dtype)
     if workers.is_main:
         save_policy(loaded, context.output)

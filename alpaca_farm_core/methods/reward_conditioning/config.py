@@ -22,3 +22,10 @@ class RewardConditioningConfig(ContinueConfig):
         if self.good_token == self.bad_token:
             raise ValueError(f"good_token and bad_token are both {self.good_token!r}; they must differ")
         return self
+
+    @model_validator(mode="after")
+    def tokens_need_embeddings(self) -> Self:
+        """Adapters leave the embeddings as they are, so new tokens would never mean anything."""
+        if self.lora.rank:
+            raise ValueError("the tokens need trained embeddings; reward conditioning cannot be used with lora.rank")
+        return self

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from alpaca_farm_core.config.base import Field
 from alpaca_farm_core.models.config import ModelConfig
-from alpaca_farm_core.training.config import LoopConfig
+from alpaca_farm_core.training.config import AdaptableConfig
 from alpaca_farm_core.types import Split
 
 
-class FineTuneConfig(LoopConfig):
+class FineTuneConfig(AdaptableConfig):
     """Supervised training on responses, whatever they come from."""
 
     eval_split: Split = Field("val", description="Split on which the loss is measured.")

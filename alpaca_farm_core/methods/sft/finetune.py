@@ -7,7 +7,7 @@ and a base model (SFT), or chosen answers and a policy (expert iteration, FeedME
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alpaca_farm_core.artifacts.files import write_jsonl
@@ -21,6 +21,7 @@ from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.methods.sft.config import FineTuneConfig
 from alpaca_farm_core.methods.sft.objective import DemonstrationLoss
 from alpaca_farm_core.models.loading import LoadedModel, save_policy
+from alpaca_farm_core.models.lora import adapt, merged
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.launch import Workers
 from alpaca_farm_core.training.loop import Supervised
@@ -67,6 +68,7 @@ def fine_tune(
     # 1. training keeps float32 weights whatever the model was stored in
     stored_dtype = loaded.model.dtype
     loaded.model.float()
+    adapt(loaded.model, context.config.lora, context.config.seed)
     # 2. the loop
     objective = DemonstrationLoss(
         loaded.model, training, heldout, int(loaded.tokenizer.pad_token_id), execution.micro_batch_tokens
@@ -74,6 +76,7 @@ def fine_tune(
     run = Supervised.of_stage(context, loaded.model, objective, workers, execution)
     rows = run.run()
     # 3. the artifact
+    loaded = replace(loaded, model=merged(loaded.model))
     loaded.model.to(stored_dtype)
     if workers.is_main:
         save_policy(loaded, context.output)

@@ -1,4 +1,4 @@
-"""What PPO writes down: a judged rollout in, metric rows and readable samples out."""
+"""What an on-policy run writes down: a judged rollout in, metric rows and readable samples out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alpaca_farm_core.methods.ppo.config import PPOConfig
-from alpaca_farm_core.methods.ppo.loss import explained_variance
-from alpaca_farm_core.methods.ppo.rollout import Judged, Learnable
 from alpaca_farm_core.models.loading import LoadedModel
 from alpaca_farm_core.training.masking import Total, masked_mean
+from alpaca_farm_core.training.on_policy.config import OnPolicyConfig
+from alpaca_farm_core.training.on_policy.judged import Judged
 from alpaca_farm_core.types import Instruction
 
 
@@ -37,18 +36,13 @@ def rollout_metrics(judged: Judged, total: Total) -> dict[str, float]:
         "entropy": float(masked_mean(judged.entropies_NR, judged.mask_NR, total)),
         "response_length": mean(judged.mask_NR.sum(1)),
         "unfinished_share": 1 - mean(finished_N),
+        **{
+            f"{name}_share": mean(torch.full_like(finished_N, n / len(finished_N))) for name, n in judged.counts.items()
+        },
     }
 
 
-def value_metrics(judged: Judged, targets: Learnable, total: Total) -> dict[str, float]:
-    """How well the critic foresaw the returns of this rollout (explained variance: this process's rows)."""
-    return {
-        "return_mean": float(masked_mean(targets.returns_NR, judged.mask_NR, total)),
-        "explained_variance": explained_variance(targets.values_NR, targets.returns_NR, judged.mask_NR),
-    }
-
-
-def heldout_metrics(judged: Judged, config: PPOConfig, total: Total) -> dict[str, float]:
+def heldout_metrics(judged: Judged, config: OnPolicyConfig, total: Total) -> dict[str, float]:
     """Figures of an evaluation; `heldout_objective` = penalised reward − kl_coef · KL is what `best` means."""
     metrics = rollout_metrics(judged, total)
     names = ("reward", "penalised_reward", "kl", "kl_k3", "response_length", "unfinished_share")

@@ -1,4 +1,4 @@
-"""Policies that outlive a PPO run: the actor as Hugging Face folders, in `checkpoints/` and as the best so far.
+"""Policies that outlive an on-policy run: the policy as Hugging Face folders, in `checkpoints/` and as the best so far.
 
 Folders of the best live in scratch; the checkpoint that names one is written after it, so a resumed run
 either finds it or makes it again.
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from alpaca_farm_core.models.loading import LoadedModel, save_policy
+from alpaca_farm_core.models.lora import merged
 
 
 class Keeper:
@@ -29,7 +30,7 @@ class Keeper:
         self._write(self._output / "checkpoints" / f"step_{step:04d}")
 
     def keep_best(self, step: int) -> None:
-        """Write the actor as a candidate for the result."""
+        """Write the policy as a candidate for the result."""
         self._write(self._best(step))
 
     def prune(self, best_step: int | None) -> None:
@@ -41,7 +42,7 @@ class Keeper:
                 shutil.rmtree(folder)
 
     def publish(self, best_step: int | None) -> None:
-        """Write the result to the root of the artifact: the candidate of `best_step`, or the actor as it is (None)."""
+        """Write the result to the root of the artifact: the candidate of `best_step`, or the policy as it is (None)."""
         if best_step is None:
             self._write_into(self._output)
         else:
@@ -55,7 +56,7 @@ class Keeper:
         self._write_into(folder)
 
     def _write_into(self, folder: Path) -> None:
-        loaded = self._loaded
+        loaded = replace(self._loaded, model=merged(self._loaded.model))
         if loaded.model.dtype != self._stored_dtype:
             loaded = replace(loaded, model=copy.deepcopy(loaded.model).to(self._stored_dtype))
         save_policy(loaded, folder)
