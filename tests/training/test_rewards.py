@@ -194,6 +194,7 @@ def test_a_judge_rewards_by_preference_over_the_reference_answers(world, store, 
                 steps=1,
                 log_rollouts=12,
             )
+        assert artifact.manifest.volatile["timings"]["n_calls"] == judge.n_answered > 0
         rewards[taste] = [row["reward"] for row in read_jsonl(artifact.path / "rollouts.jsonl")]
         (row,) = read_jsonl(artifact.path / "metrics.jsonl")
         assert row["undecided_share"] == 0

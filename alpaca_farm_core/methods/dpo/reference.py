@@ -38,7 +38,9 @@ def score_reference(context: StageContext) -> StageResult:
         TrainingDivergedError: a log-probability is NaN or infinite.
     """
     config: ReferenceLogprobsConfig = context.config
-    workers, execution = start_workers(context.execution, config.precision)
+    # One process, as this stage does not train: several are started for those that do.
+    alone = context.execution.model_copy(update={"processes": 1, "nodes": 1})
+    workers, execution = start_workers(alone, config.precision)
     loaded = load_policy(context.inputs["policy"].path, execution)
     loaded.model.float()
     rows = read_preferences(context.inputs["preferences"].path / "preferences.jsonl")

@@ -144,6 +144,8 @@ class OnPolicy:
             write_jsonl(self._context.output / "metrics.jsonl", self._rows)
             write_jsonl(self._context.output / "rollouts.jsonl", self._samples)
         selected = chosen or self.total_steps
+        stats = setup.reward.stats
+        spent = setup.workers.total(torch.tensor(stats.spent_usd, dtype=torch.float64, device=setup.workers.device))
         final = next(row for row in self._rows if row["step"] == selected)
         return StageResult(
             metrics={
@@ -160,7 +162,9 @@ class OnPolicy:
             timings={
                 "train_seconds": self._seconds,
                 "response_tokens_per_second": self._tokens / self._seconds if self._seconds else 0.0,
+                **(stats.timings() if stats.n_requests else {}),
             },
+            cost_usd=float(spent),
         )
 
     def _prompt_rows(self, step: int) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from alpaca_farm_core.annotators.calls import CallStats
 from alpaca_farm_core.training.rollouts import Responses
 from alpaca_farm_core.types import Instruction, Output
 
@@ -59,7 +60,15 @@ class Scores:
 
 
 class Reward(Protocol):
-    """Rewards answers. The same answer gets the same reward, so a run that resumes goes on to the same bits."""
+    """Rewards answers. The same answer gets the same reward, so a run that resumes goes on to the same bits.
+
+    Attributes:
+        stats: What its calls came to so far; nothing where none are made.
+    """
+
+    @property
+    def stats(self) -> CallStats:
+        """Of this process."""
 
     def __call__(self, answers: Answers) -> Scores:
         """Reward each answer.

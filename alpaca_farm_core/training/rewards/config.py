@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.config.base import Config, Field
+from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.plugins import REWARDS
 
 
@@ -55,3 +56,21 @@ def reward_external(config: RewardConfig) -> Mapping[str, str]:
 
         return {"reward_function": function_hash(config.name)}
     return {}
+
+
+def check_reward(config: RewardConfig, execution: ExecutionConfig) -> None:
+    """Find before a long run what would stop its reward: function, address, judge and key; asks nothing.
+
+    Raises:
+        ConfigError: there is no such function or annotator, or no address to ask.
+        AnnotationError: no API key where one is needed.
+    """
+    reward_external(config)
+    if config.kind == "annotator":
+        from alpaca_farm_core.annotators.factory import check_annotator
+
+        check_annotator(config.annotator, execution)
+    if config.kind == "http":
+        from alpaca_farm_core.training.rewards.endpoint import RewardEndpoint
+
+        RewardEndpoint.find(execution.reward_url)

@@ -43,6 +43,7 @@ class JudgeReward:
         progress: Progress,
     ) -> None:
         self._annotator, self._opponent, self._params = annotator, opponent, params
+        self.stats = annotator.stats
         self._seed, self._max_missing, self._progress = seed, max_missing, Whispered(progress)
 
     def __call__(self, answers: Answers) -> Scores:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from alpaca_farm_core.annotators.calls import CallStats
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.generation.rewards import rewards_of_outputs
 from alpaca_farm_core.models.loading import LoadedModel
@@ -31,6 +32,7 @@ class ModelReward:
         with_eos: bool = True,
     ) -> None:
         self._reward, self._passes, self._execution, self._with_eos = reward, passes, execution, with_eos
+        self.stats = CallStats()
         self.reads_tokens = (
             reward.tokenizer.get_vocab() == policy.tokenizer.get_vocab() and reward.template == policy.template
         )

@@ -28,6 +28,7 @@ STAGE = Stage(
     inputs={"policy": "policy", "preferences": "preferences"},
     output="policy",
     run=_run,
+    trains=True,
     summary="Calibrate the policy's likelihoods to the preferences.",
 )
 
