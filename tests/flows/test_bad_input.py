@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from alpaca_farm_core.annotators import retry
+from alpaca_farm_core.annotators import client, retry
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.artifacts.files import read_jsonl, write_jsonl
 from alpaca_farm_core.artifacts.store import Store
@@ -132,9 +132,11 @@ def test_preferences_that_teach_nothing(store, tmp_path, preferences, said):
 @pytest.fixture
 def impatient(monkeypatch):
     """Give up a call after a few quick tries."""
-    quick = functools.partial(retry.RetryPolicy, tries=6, tries_unreached=2, first_delay_s=0.01, max_delay_s=0.02)
+    quick = functools.partial(
+        retry.RetryPolicy, tries=6, tries_unreached=2, first_delay_s=0.01, max_delay_s=0.02, stop_after=3
+    )
     quick.deadline_s = 5.0
-    monkeypatch.setattr(retry, "RetryPolicy", quick)
+    monkeypatch.setattr(client, "RetryPolicy", quick)
 
 
 @pytest.mark.parametrize(
