@@ -14,6 +14,7 @@ from alpaca_farm_core.config.study import differences_from_defaults
 from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.report.config import ReportConfig
 from alpaca_farm_core.pipeline.runner import Runner
+from flows.reevaluation import reevaluate
 
 Handles = Mapping[str, Any]
 Composition = Callable[[Runner], Handles]
@@ -89,6 +90,7 @@ COMPOSITIONS: dict[str, Composition] = {
     "reward-model": reward_model,
     "ppo": ppo,
     "evaluate": evaluate,
+    "reevaluate": reevaluate,
 }
 
 

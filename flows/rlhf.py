@@ -12,6 +12,7 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
 from flows.launch import MethodName, PresetName, launch
+from flows.reevaluate import reevaluate
 
 
 @flow(name="rlhf", persist_result=False)
@@ -73,5 +74,5 @@ ppo = _part("ppo", "… → policy trained with PPO.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, ppo, evaluate)
+    made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, ppo, evaluate, reevaluate)
 }

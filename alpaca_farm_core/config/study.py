@@ -14,6 +14,7 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.data.config import DatasetConfig
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
+from alpaca_farm_core.evaluation.reevaluation.config import ReevaluateConfig
 from alpaca_farm_core.generation.config import DecodeConfig, SampleConfig
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
@@ -36,6 +37,9 @@ class StudyConfig(Config):
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="Answers to evaluate.")
     evaluate: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Judging the answers.")
     leaderboard: LeaderboardConfig = Field(default_factory=LeaderboardConfig, description="The table.")
+    reevaluate: ReevaluateConfig = Field(
+        default_factory=ReevaluateConfig, description="Models over time: which, and what raises an alarm."
+    )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How to run; not what to compute.")
 
     def section(self, stage: str) -> Config:

@@ -8,10 +8,11 @@ has its own.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from alpaca_farm_core.artifacts.lineage import Reason, why
 from alpaca_farm_core.artifacts.manifest import Artifact, Recipe
@@ -49,6 +50,9 @@ class Runner(ABC):
         run_name: Prefix of the artifacts' names.
     """
 
+    store: Store
+    """Where artifacts are, for compositions that start from what is there."""
+
     def __init__(self, study: StudyConfig, run_name: str) -> None:
         self.study = study
         self.run_name = run_name
@@ -73,9 +77,24 @@ class Runner(ABC):
         account = execution.budget_account or self.run_name
         return execution.model_copy(update={"budget_account": account})
 
+    def with_seed(self, seed: int) -> Self:
+        """The same runner for the study under another seed; artifacts are named after it."""
+        other = copy.copy(self)
+        other.study = self.study.model_copy(update={"seed": seed})
+        other.run_name = f"{self.run_name}-seed-{seed}"
+        return other
+
     @abstractmethod
     def run(self, step: Step, inputs: Mapping[str, Any]) -> Any:
         """Run one step and return a handle to its artifact."""
+
+    @abstractmethod
+    def held(self, artifact: Artifact) -> Any:
+        """Return the handle of an artifact that is in the store already."""
+
+    @abstractmethod
+    def fingerprint(self, handle: Any) -> str:
+        """Fingerprint of what a handle stands for."""
 
 
 class LocalRunner(Runner):
@@ -107,6 +126,14 @@ class LocalRunner(Runner):
             retry_missing=self.retry_missing,
         )
         return outcome.artifact
+
+    def held(self, artifact: Artifact) -> Artifact:
+        """The artifact itself."""
+        return artifact
+
+    def fingerprint(self, handle: Artifact) -> str:
+        """Fingerprint of an artifact."""
+        return handle.fingerprint
 
 
 @dataclass(frozen=True)
@@ -157,3 +184,11 @@ class Planner(Runner):
             )
         )
         return recipe
+
+    def held(self, artifact: Artifact) -> Recipe:
+        """Recipe of an artifact."""
+        return artifact.manifest.recipe
+
+    def fingerprint(self, handle: Recipe) -> str:
+        """Fingerprint of a recipe."""
+        return handle.fingerprint

@@ -19,7 +19,7 @@ import click
 # Name → (module:attribute, help line). The line is repeated here so that help imports nothing.
 COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
-    "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate."),
+    "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate, reevaluate …"),
     "up": ("flows.cli.up:up", "Start Prefect's UI, the deployments and workers on this machine."),
     "annotate": ("flows.cli.annotate:annotate", "Label pairs, samples or two models' outputs with a judge."),
     "agreement": ("flows.cli.agreement:agreement", "Measure judges against people, or against each other."),
@@ -72,7 +72,7 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (0 done, 1 failed, 2 usage, 3 budget, 4 missing)."""
+    """Run the command line and exit with its code (0 done, 1 failed, 2 usage, 3 budget, 4 missing, 5 alarm)."""
     try:
         with _sigterm_unwinds():
             code = cli.main(args=arguments, standalone_mode=False)
