@@ -67,7 +67,7 @@ def _anchors(run: Runner, evaluations: Mapping[str, Any], now: datetime) -> Any:
         count=settings.anchors,
         tolerance=settings.drift_tolerance,
         record=run.run_name,
-        day=f"{now:%Y-%m-%d}",
+        hour=f"{now:%Y-%m-%dT%H}:00+00:00",
     )
     last = newest(run.store, "anchors", f"{run.run_name}-anchors")
     if last is None:
@@ -76,7 +76,7 @@ def _anchors(run: Runner, evaluations: Mapping[str, Any], now: datetime) -> Any:
     changed = _differing(before.annotator, judge)
     if changed or settings.restart_anchors:
         config = config.model_copy(update={"series": before.series + 1, "changed": tuple(changed)})
-    elif now - _made(last) < timedelta(hours=settings.every_hours):
+    elif now - datetime.fromisoformat(before.hour) < timedelta(hours=settings.every_hours):
         return _repeat(run, "anchors", last) or run.held(last)
     else:
         config = config.model_copy(update={"series": before.series, "round": before.round + 1})
@@ -167,10 +167,6 @@ def _repeat(run: Runner, stage: str, artifact: Artifact) -> Any | None:
 def _differing(before: AnnotatorConfig, now: AnnotatorConfig) -> list[str]:
     old, new = flatten(before.model_dump(mode="json")), flatten(now.model_dump(mode="json"))
     return sorted(key for key in new if old.get(key) != new[key])
-
-
-def _made(artifact: Artifact) -> datetime:
-    return datetime.fromtimestamp(artifact.manifest.volatile["finished_at"], UTC)
 
 
 def _at(history: Artifact) -> datetime:

@@ -169,9 +169,7 @@ def _print_check(console: Any, history: Artifact) -> None:
         console.print(f"[bold red]Alarm:[/] {escape(alarm['text'])}", soft_wrap=True, highlight=False)
     for note in entry["notes"]:
         console.print(f"Note: {escape(note)}", soft_wrap=True, highlight=False)
-    console.print(
-        f"{history.metrics['n_checks']} checks, pictures in {history.path}", soft_wrap=True, highlight=False
-    )
+    console.print(f"{history.metrics['n_checks']} checks, pictures in {history.path}", soft_wrap=True, highlight=False)
 
 
 def _print_sample(console: Any, evaluation: Artifact) -> None:

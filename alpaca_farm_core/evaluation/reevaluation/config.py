@@ -61,7 +61,7 @@ class AnchorsConfig(Config):
     record: str = Field("", description="Name of the record: two that ask about the same pairs are two.")
     series: int = Field(0, ge=0, description="Raised when the record begins anew.")
     round: int = Field(0, ge=0, description="Round of the series.")
-    day: str = Field("", description="Day of the round (UTC): asked on another day, it is another question.")
+    hour: str = Field("", description="Hour of the round, ISO 8601: a round cut off goes on within it.")
     changed: tuple[str, ...] = Field((), description="Settings of the judge that differ from the series before.")
 
 

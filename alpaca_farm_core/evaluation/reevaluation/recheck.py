@@ -43,7 +43,7 @@ def ask_again(context: StageContext) -> StageResult:
 
     # The first questions of all were just asked by the evaluations: draw 0 takes their answers.
     fresh = config.series or config.round
-    draw = stable_seed("anchors", config.record, config.series, config.round, config.day) if fresh else 0
+    draw = stable_seed("anchors", config.record, config.series, config.round, config.hour) if fresh else 0
     record = judge_anchors(record_file, pairs, {"series": config.series}, build, context.progress, draw)
     compared = compare_rounds(record, config.tolerance) if len(record["rounds"]) > 1 else None
     flags = [f"its settings changed ({', '.join(config.changed)}): win rates from before are not comparable"]
