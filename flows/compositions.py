@@ -7,6 +7,7 @@ the same functions run as flows, in plain Python, and as a dry run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from alpaca_farm_core.config.base import did_you_mean
@@ -14,6 +15,7 @@ from alpaca_farm_core.config.study import differences_from_defaults
 from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.report.config import ReportConfig
 from alpaca_farm_core.pipeline.runner import Runner
+from flows.overoptimisation import overoptimisation
 from flows.reevaluation import reevaluate
 
 Handles = Mapping[str, Any]
@@ -91,6 +93,7 @@ COMPOSITIONS: dict[str, Composition] = {
     "ppo": ppo,
     "evaluate": evaluate,
     "reevaluate": reevaluate,
+    "overoptimisation": partial(overoptimisation, train=ppo),
 }
 
 

@@ -72,7 +72,9 @@ simulate_preferences = _part("simulate-preferences", "… → pairs sampled from
 reward_model = _part("reward-model", "… → reward model.")
 ppo = _part("ppo", "… → policy trained with PPO.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
+overoptimisation = _part("overoptimisation", "… → PPO → every kept step judged → proxy, judge and gold against KL.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, ppo, evaluate, reevaluate)
+    made.name: made
+    for made in (rlhf, sft, simulate_preferences, reward_model, ppo, evaluate, reevaluate, overoptimisation)
 }

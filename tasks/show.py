@@ -65,6 +65,8 @@ def _figure(value: Any) -> str:
 
 def _pictures(artifact: Artifact) -> Mapping[str, str]:
     """Curves of a training stage, pictures of a history, as SVG by name."""
+    if artifact.manifest.recipe.stage == "overoptimisation":
+        return {path.stem: path.read_text(encoding="utf-8") for path in sorted(artifact.path.glob("*.svg"))}
     if artifact.kind == "history":
         return history_pictures(read_history(artifact))
     roles = {"sft": "sft", "reward_model": "reward_model"}

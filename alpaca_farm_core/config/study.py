@@ -14,6 +14,7 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.data.config import DatasetConfig
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
+from alpaca_farm_core.evaluation.overoptimisation.config import OveroptimisationConfig
 from alpaca_farm_core.evaluation.reevaluation.config import ReevaluateConfig
 from alpaca_farm_core.generation.config import DecodeConfig, SampleConfig
 from alpaca_farm_core.methods.ppo.config import PPOConfig
@@ -39,6 +40,9 @@ class StudyConfig(Config):
     leaderboard: LeaderboardConfig = Field(default_factory=LeaderboardConfig, description="The table.")
     reevaluate: ReevaluateConfig = Field(
         default_factory=ReevaluateConfig, description="Models over time: which, and what raises an alarm."
+    )
+    overoptimisation: OveroptimisationConfig = Field(
+        default_factory=OveroptimisationConfig, description="Proxy reward against gold, along a long training."
     )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How to run; not what to compute.")
 

@@ -7,6 +7,7 @@ from alpaca_farm_core.annotators.stage import STAGE as PREFERENCES
 from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.data.stage import STAGE as DATASET
 from alpaca_farm_core.errors import UsageError
+from alpaca_farm_core.evaluation.overoptimisation.stage import STAGE_CHECKPOINT, STAGE_OVEROPTIMISATION
 from alpaca_farm_core.evaluation.reevaluation.stage import STAGE_ANCHORS, STAGE_HISTORY
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
@@ -31,6 +32,8 @@ STAGES: dict[str, Stage] = {
         STAGE_LEADERBOARD,
         STAGE_ANCHORS,
         STAGE_HISTORY,
+        STAGE_CHECKPOINT,
+        STAGE_OVEROPTIMISATION,
         STAGE_REPORT,
     )
 }
