@@ -1,1 +1,1 @@
-"""Whether a policy that is trained longer against a reward model still gets better: proxy, judge and gold against KL."""
+"""Does a policy that trains on against a reward model still get better? Proxy, judge and gold against KL."""
