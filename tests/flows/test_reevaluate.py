@@ -10,6 +10,8 @@ from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.evaluation.reevaluation.history import read_history
 from alpaca_farm_core.pipeline.runner import LocalRunner
+from flows.cli.main import main
+from flows.cli.run import _PREFECT_DEFAULTS
 from flows.compositions import ppo
 from flows.reevaluate import reevaluate
 from tests.annotators.judge_server import JudgeServer, longer, shorter
@@ -39,7 +41,22 @@ def wait_for_events(n):
     return alarm_events()
 
 
-def test_nights(monkeypatch):
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run `alpaca-farm run WORDS…` against this session's server; return its exit code and what it said."""
+    for name, value in _PREFECT_DEFAULTS.items():
+        monkeypatch.setenv(name, value)  # the command sets them; this takes them back
+
+    def run(*words):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(["run", *words])
+        return left.value.code, " ".join("".join(capsys.readouterr()).split())
+
+    return run
+
+
+def test_nights(monkeypatch, command):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     store = Store()
     ppo(LocalRunner(build_study("meadow", TINY), "tiny", store))
@@ -70,6 +87,15 @@ def test_nights(monkeypatch):
         drifted = night(fail=True, **{"reevaluate.every_hours": 0})
         assert (drifted.name, drifted.is_failed()) == ("Regression", True)
         assert "anchors changed sides" in drifted.message
+
+        words = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+        words += ["--set", f"execution.base_url={judge.base_url}", "--annotator", "greedy", "--run-name", "night"]
+        code, said = command("reevaluate", *words)
+        assert code == 5  # soon after and unchanged: the same check says the same
+        assert "Alarm: the judge:" in said
+        code, said = command("reevaluate", *words, "--set", "reevaluate.fail_on_alarm=true")
+        assert code == 5
+        assert "Error: Alarm: the judge:" in said
 
     history = read_history(store.get("history/night-history"))
     assert [len(entry["alarms"]) > 0 for entry in history] == [False, True, True]
