@@ -128,7 +128,7 @@ class _Check:
 
     def _earlier(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
         """Evaluations that the present ones are compared with, where the store still has them."""
-        found = {}
+        found: dict[str, Any] = {}
         for name, judged in self.evaluations.items():
             fingerprint = self.run.fingerprint(judged)
             model = self._conditions(name, fingerprint)
