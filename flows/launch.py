@@ -25,7 +25,7 @@ from flows.trust import FormLimits
 from tasks.runner import TaskRunner
 from tasks.show import artifact_key, escaped
 
-PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
+PresetName = Literal["meadow", "meadow-stress", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 if TYPE_CHECKING:
     MethodName = str
     ComparedName = str

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 
 from alpaca_farm_core.methods.registry import methods
 from flows.launch import ComparedName, MethodName, PresetName, launch
+from flows.reevaluate import reevaluate
 
 
 @flow(name="rlhf", persist_result=False)
@@ -99,9 +100,22 @@ sft = _part("sft", "Instructions → supervised fine-tuning.")
 simulate_preferences = _part("simulate-preferences", "… → pairs sampled from the SFT model → simulated preferences.")
 reward_model = _part("reward-model", "… → reward model.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
+overoptimisation = _part("overoptimisation", "… → PPO → every kept step judged → proxy, judge and gold against KL.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    **{made.name: made for made in (rlhf, compare, sft, simulate_preferences, reward_model, evaluate)},
+    **{
+        made.name: made
+        for made in (
+            rlhf,
+            compare,
+            sft,
+            simulate_preferences,
+            reward_model,
+            evaluate,
+            reevaluate,
+            overoptimisation,
+        )
+    },
     **{method.name: _part(method.name, f"… → {method.title}. {method.summary}") for method in methods().values()},
 }
 """Flow name → flow; the same names as `flows.compositions.compositions`."""

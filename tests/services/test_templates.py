@@ -88,6 +88,7 @@ def test_every_deployment_names_a_flow_and_a_known_pool():
     assert {deployment["name"] for deployment in DEFINITION["deployments"]} >= {
         "rlhf",
         "evaluate",
+        "reevaluate",
         "nightly-evaluation",
     }
     for deployment in DEFINITION["deployments"]:

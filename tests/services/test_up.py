@@ -25,6 +25,7 @@ def test_what_is_there(up):
         "reward-model",
         "ppo",
         "evaluate",
+        "reevaluate",
         "nightly-evaluation",
     } <= deployments
     assert up.get("/v2/concurrency_limits/training")["limit"] == 1
@@ -66,7 +67,7 @@ def test_mistakes_in_the_form_fail_at_once_with_what_to_do(up, parameters, said)
 
 
 def test_the_night_fires_by_its_schedule_and_the_second_time_all_is_cached(up):
-    night = up.get("/deployments/name/evaluate/nightly-evaluation")
+    night = up.get("/deployments/name/reevaluate/nightly-evaluation")
     parameters = {"preset": "meadow", "overrides": TINY, "run_name": "night"}
     up.send("PATCH", f"/deployments/{night['id']}", {"parameters": parameters})
     cron = {"schedule": {"cron": "* * * * *", "timezone": "Europe/Berlin"}, "active": True}
