@@ -1,5 +1,6 @@
 """The nightly flow on a real Prefect server: found again, alarmed by a worse model and by another judge."""
 
+import json
 import time
 
 import pytest
@@ -88,7 +89,7 @@ def test_nights(monkeypatch, command):
         assert (drifted.name, drifted.is_failed()) == ("Regression", True)
         assert "anchors changed sides" in drifted.message
 
-        words = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+        words = [word for key, value in TINY.items() for word in ("--set", f"{key}={json.dumps(value)}")]
         words += ["--set", f"execution.base_url={judge.base_url}", "--annotator", "greedy", "--run-name", "night"]
         code, said = command("reevaluate", *words)
         assert code == 5  # soon after and unchanged: the same check says the same
