@@ -84,6 +84,7 @@ def start_server(address: Address, store: Path, log: Path) -> Service:
     _require_free(address.port)
     environment = client_environment(address, store)
     del environment["PREFECT_API_URL"]  # the server is the API
+    environment["PREFECT_SERVER_UI_API_URL"] = address.api  # else the pages ask port 4200, whatever --port says
     if address.auth:
         environment["PREFECT_SERVER_API_AUTH_STRING"] = address.auth
     arguments = ["prefect", "server", "start", "--host", HOST, "--port", str(address.port)]
