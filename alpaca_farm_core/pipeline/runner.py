@@ -142,7 +142,7 @@ class Planner(Runner):
         """Plan one step."""
         fingerprints = {role: recipe.fingerprint for role, recipe in inputs.items()}
         recipe = make_recipe(step.stage, step.config, fingerprints)
-        hit = self.store.find(recipe.fingerprint)
+        hit = self.store.find(recipe.fingerprint, payload=False)
         planned = {past.recipe.fingerprint: past.recipe for past in self.steps}
         reason = None if hit else why(self.store, recipe, planned)
         nearest = hit or (reason.nearest if reason else None)
