@@ -13,6 +13,9 @@ from prefect.client.schemas.objects import State
 
 from flows.launch import MethodName, PresetName, launch
 
+_NO_OVERRIDES: dict[str, Any] = {}
+"""Not None: of an optional dict, Prefect's form shows no field."""
+
 
 @flow(name="rlhf", persist_result=False)
 def rlhf(
@@ -20,7 +23,7 @@ def rlhf(
     method: MethodName = "ppo",
     annotator: str | None = None,
     run_name: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = _NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
@@ -56,7 +59,7 @@ def _part(name: str, summary: str) -> Flow[..., State]:
         preset: PresetName = "meadow",
         annotator: str | None = None,
         run_name: str | None = None,
-        overrides: dict[str, Any] | None = None,
+        overrides: dict[str, Any] = _NO_OVERRIDES,
         budget_usd: float | None = None,
         retry_missing: bool = False,
     ) -> State:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import threading
 import time
@@ -23,7 +24,7 @@ SILENCE_SECONDS = 60.0
 """A holder that says nothing for so long is taken for dead."""
 
 _BEATS_PER_SILENCE = 6
-_LOOKS_PER_SILENCE = 60
+_FIRST_LOOK, _LAST_LOOK = 1 / 60, 1 / 10  # waiters look more and more seldom; parts of SILENCE_SECONDS
 
 
 class Lease:
@@ -60,14 +61,28 @@ class Lease:
 
 @contextmanager
 def leased(
-    bucket: Bucket, name: str, on_wait: Callable[[str], None] | None = None, on_beat: Callable[[], None] | None = None
-) -> Iterator[Lease]:
-    """Hold a lease, waiting for it where somebody else does; `on_beat` is called after each beat.
+    bucket: Bucket,
+    name: str,
+    on_wait: Callable[[str], None] | None = None,
+    on_beat: Callable[[], None] | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> Iterator[Lease | None]:
+    """Hold a lease, waiting for it where somebody else does.
+
+    Args:
+        bucket: Where it lies.
+        name: Of what.
+        on_wait: Called once with who holds it, if it is not free.
+        on_beat: Called after each beat.
+        enough: Asked while waiting; True ends the wait without the lease, and None is yielded.
 
     Raises:
         StoreError: the bucket cannot be used.
     """
-    lease = _acquire(bucket, name, on_wait)
+    lease = _acquire(bucket, name, on_wait, enough)
+    if lease is None:
+        yield None
+        return
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(lease, done, on_beat), daemon=True, name=f"lease {name[:12]}")
     beating.start()
@@ -89,8 +104,11 @@ def is_leased(bucket: Bucket, name: str) -> bool:
     return beat is not None and time.time() - json.loads(beat)["at"] < SILENCE_SECONDS
 
 
-def _acquire(bucket: Bucket, name: str, on_wait: Callable[[str], None] | None) -> Lease:
+def _acquire(
+    bucket: Bucket, name: str, on_wait: Callable[[str], None] | None, enough: Callable[[], bool]
+) -> Lease | None:
     token, seen, since = uuid.uuid4().hex, (0, b""), time.monotonic()
+    look = _FIRST_LOOK
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     while True:
         newest = max(_epochs(bucket, name), default=0)
@@ -105,7 +123,10 @@ def _acquire(bucket: Bucket, name: str, on_wait: Callable[[str], None] | None) -
             other = bucket.read(_key(name, newest))
             on_wait(json.loads(other)["holder"] if other else "another machine")
             on_wait = None
-        time.sleep(SILENCE_SECONDS / _LOOKS_PER_SILENCE)
+        if newest and enough():
+            return None
+        time.sleep(SILENCE_SECONDS * look * random.uniform(1.0, 1.5))
+        look = min(1.3 * look, _LAST_LOOK)
 
 
 def _beat(lease: Lease, done: threading.Event, on_beat: Callable[[], None] | None) -> None:

@@ -71,9 +71,7 @@ class SharedStore(Store):
 
     def builds(self, fingerprint: str) -> list[str]:
         """Places where a fingerprint was published and is visible, oldest first."""
-        prefix = f"fingerprints/{fingerprint}/"
-        places = [f"artifacts/{key.removeprefix(prefix)}" for key in self.bucket.list(prefix.rstrip("/"))]
-        return sorted((place for place in places if self._pull_manifest(place)), key=self._age)
+        return sorted((place for place in self._listed(fingerprint) if self._pull_manifest(place)), key=self._age)
 
     def fingerprints(self, prefix: str) -> list[str]:
         """Published fingerprints that begin with `prefix`, sorted."""
@@ -108,6 +106,11 @@ class SharedStore(Store):
                 with readable_storage_errors(self.root):
                     self.bucket.download(here, size, sha256, stored["prefix"])
 
+    def _listed(self, fingerprint: str) -> set[str]:
+        """Places of a fingerprint in the index; a publish in progress is among them."""
+        prefix = f"fingerprints/{fingerprint}"
+        return {f"artifacts/{key.removeprefix(prefix + '/')}" for key in self.bucket.list(prefix)}
+
     def _pull_manifest(self, place: str) -> bool:
         local = self.root / place / MANIFEST
         if not local.exists():
@@ -140,8 +143,11 @@ class SharedStore(Store):
         self._also.append(action)
 
     @contextmanager
-    def lock(self, fingerprint: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    def lock(
+        self, fingerprint: str, on_wait: Callable[[str], None] | None = None, or_published: bool = False
+    ) -> Iterator[bool]:
         """Make one process of all machines work on a fingerprint, from the newest snapshot of its workspace."""
+        before = self._listed(fingerprint) if or_published else set()
         mirror = Mirror(self.bucket, fingerprint, self.workspace(fingerprint))
 
         def beat() -> None:
@@ -151,12 +157,16 @@ class SharedStore(Store):
 
         with ExitStack() as stack:
             stack.enter_context(super().lock(fingerprint, on_wait))
-            lease = stack.enter_context(leased(self.bucket, fingerprint, on_wait, beat))
+            enough = (lambda: self._listed(fingerprint) != before) if or_published else (lambda: False)
+            lease = stack.enter_context(leased(self.bucket, fingerprint, on_wait, beat, enough))
+            if lease is None:
+                yield False
+                return
             stack.callback(self._held.pop, fingerprint)
             self._held[fingerprint] = lease
             mirror.pull()
             stack.callback(self._leave, mirror, fingerprint)
-            yield
+            yield True
 
     def _leave(self, mirror: Mirror, fingerprint: str) -> None:
         """Keep what an unfinished stage has done, or forget a finished one's."""

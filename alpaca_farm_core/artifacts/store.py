@@ -158,15 +158,14 @@ class Store:
 
     def _select(self, folder: Path, selector: str) -> Artifact:
         versions = versions_in(folder)
-        alias = self.root / "aliases" / folder.parent.name / folder.name / selector
+        aliases = self.aliases(folder.parent.name, folder.name)
         if selector == "latest" and versions:
             return Artifact.read(folder / f"v{versions[-1]}")
         if re.fullmatch(r"v\d+", selector) and int(selector[1:]) in versions:
             return Artifact.read(folder / selector)
-        if alias.is_file():
-            return Artifact.read(folder / f"v{int(alias.read_text(encoding='utf-8'))}")
-        aliases = sorted(self.aliases(folder.parent.name, folder.name))
-        known = ", ".join([*(f"v{v}" for v in versions), *aliases, "latest"])
+        if selector in aliases:
+            return Artifact.read(folder / f"v{aliases[selector]}")
+        known = ", ".join([*(f"v{v}" for v in versions), *sorted(aliases), "latest"])
         raise ArtifactNotFoundError(f"{folder.parent.name}/{folder.name} has no '{selector}'.", f"It has: {known}.")
 
     def _by_prefix(self, prefix: str) -> Artifact:
@@ -183,10 +182,21 @@ class Store:
     # Writing -----------------------------------------------------------------------------------
 
     @contextmanager
-    def lock(self, fingerprint: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Make one process at a time work on a fingerprint."""
+    def lock(
+        self, fingerprint: str, on_wait: Callable[[str], None] | None = None, or_published: bool = False
+    ) -> Iterator[bool]:
+        """Make one process at a time work on a fingerprint.
+
+        Args:
+            fingerprint: Of the stage.
+            on_wait: Called once with who works on it, if somebody does.
+            or_published: The wait may also end, without the lock, when another machine has published.
+
+        Yields:
+            Whether the lock is held; always, unless `or_published`.
+        """
         with readable_storage_errors(self.root), exclusive(self.lock_file(fingerprint), on_wait):
-            yield
+            yield True
 
     def lock_file(self, fingerprint: str) -> Path:
         """The lock file of a fingerprint."""

@@ -99,14 +99,22 @@ def run_stage(
     hit = _usable_hit(store, recipe, inputs, retry_missing, progress)
     if hit is not None and not workspace.exists():
         return StageRun(hit, cached=True)
-    with store.lock(recipe.fingerprint, lambda holder: progress.say(f"waiting for {holder}, which makes the same")):
-        hit = _usable_hit(store, recipe, inputs, retry_missing, progress)
-        if hit is not None:  # made by the process waited for, or published just before a crash
-            shutil.rmtree(workspace, ignore_errors=True)
-            return StageRun(hit, cached=True)
-        with around(stage), readable_storage_errors(store.root):
-            artifact = _build(stage, config, inputs, recipe, store, name, execution or ExecutionConfig(), progress)
-    return StageRun(artifact, cached=False)
+
+    def waiting(holder: str) -> None:
+        progress.say(f"waiting for {holder}, which makes the same")
+
+    while True:
+        with store.lock(recipe.fingerprint, waiting, or_published=True) as held:
+            hit = _usable_hit(store, recipe, inputs, retry_missing, progress)
+            if hit is not None:  # made by the process waited for, or published just before a crash
+                if held:
+                    shutil.rmtree(workspace, ignore_errors=True)
+                return StageRun(hit, cached=True)
+            if held:
+                with around(stage), readable_storage_errors(store.root):
+                    settings = execution or ExecutionConfig()
+                    artifact = _build(stage, config, inputs, recipe, store, name, settings, progress)
+                return StageRun(artifact, cached=False)
 
 
 def check_roles(stage: Stage, roles: Mapping[str, Any]) -> None:

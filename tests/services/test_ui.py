@@ -43,7 +43,6 @@ def start(page, address):
     custom.click()
     page.get_by_role("tab", name="str").nth(1).click()
     page.get_by_role("tabpanel", name="str").get_by_role("textbox").fill("browser")
-    page.get_by_role("tab", name="dict").click()
     page.locator("[contenteditable=true]").last.fill(json.dumps(CHANGED))
     page.screenshot(path=f"{page.shots}/form.png", full_page=True)
     page.get_by_role("button", name="Submit").click()
