@@ -58,7 +58,7 @@ class Address:
         return f"{self.ui}/api"
 
 
-def client_environment(address: Address, store: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+def client_environment(address: Address, store: str | Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Environment of workers and of commands that talk to the server."""
     environment = {
         **QUIET,
@@ -75,7 +75,7 @@ def client_environment(address: Address, store: Path, base: Mapping[str, str] = 
     return environment
 
 
-def start_server(address: Address, store: Path, log: Path) -> Service:
+def start_server(address: Address, store: str | Path, log: Path) -> Service:
     """Start the server; it answers only after `wait_for_server`.
 
     Raises:
