@@ -6,6 +6,7 @@ Usage: `python -m tests.artifacts.s3_server PORT`. `s3_server()` starts it for t
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -49,7 +50,13 @@ def main():
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import run_simple
 
-    run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+    app, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def atomic(environ, start_response):
+        with one_at_a_time:
+            return list(app(environ, start_response))
+
+    run_simple("127.0.0.1", int(sys.argv[1]), atomic, threaded=True)
 
 
 if __name__ == "__main__":
