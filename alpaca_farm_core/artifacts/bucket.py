@@ -8,6 +8,7 @@ Knows nothing of artifacts.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import uuid
@@ -115,11 +116,13 @@ class Bucket:
         partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
         try:
             with partial.open("wb") as stream:
-                for number in range(max(1, -(-size // PART_BYTES))):
+                for number in itertools.count():  # parts of whatever size they were stored with
                     content = self.read(_part(prefix, sha256, number))
                     if content is None:
-                        raise _damaged(f"{self.url}/{prefix}", file.name, "missing")
+                        raise _damaged(f"{self.url}/{prefix}", file.name, "incomplete")
                     stream.write(content)
+                    if stream.tell() >= size or not content:
+                        break
                 stream.flush()
                 os.fsync(stream.fileno())
             if sha256_file(partial) != sha256:

@@ -48,17 +48,13 @@ def start(page, address):
     page.keyboard.insert_text(json.dumps(CHANGED))
     page.screenshot(path=f"{page.shots}/form.png", full_page=True)
     page.get_by_role("button", name="Submit").click()
-    page.screenshot(path=f"{page.shots}/form.png", full_page=True)
-    page.wait_for_timeout(3000)
-    page.screenshot(path=f"{page.shots}/submitted.png", full_page=True)
-    (page.shots / "submitted.txt").write_text(page.locator("body").aria_snapshot())
     page.get_by_role("link", name="View run").or_(page.get_by_role("button", name="View run")).first.click()
     page.wait_for_url("**/runs/flow-run/**")
     return re.search(r"flow-run/([0-9a-f-]+)", page.url).group(1)
 
 
 def watch(page, name):
-    """Stay on the run's page until it says Completed; return the states that the page lists for the tasks."""
+    """Stay on the run's page until it says Completed; photograph its graph and its tasks."""
     sync_api.expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=400_000)
     page.wait_for_timeout(2000)  # the graph is drawn after the state
     page.screenshot(path=f"{page.shots}/{name}-graph.png")
@@ -80,7 +76,8 @@ def test_the_full_flow_from_the_browser_then_the_same_from_the_store(page, tmp_p
         page.get_by_role("tab", name="Artifacts").click()
         sync_api.expect(page.get_by_text("browser-leaderboard").first).to_be_visible()
         page.screenshot(path=f"{tmp_path}/artifacts.png", full_page=True)
-        page.get_by_text("browser-leaderboard").first.click()
+        page.get_by_text("browser-leaderboard-table").first.click()
+        page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
         sync_api.expect(page.get_by_text("win_rate").first).to_be_visible()
         page.screenshot(path=f"{tmp_path}/leaderboard.png", full_page=True)
 
