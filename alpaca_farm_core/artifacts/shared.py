@@ -52,7 +52,7 @@ class SharedStore(Store):
         self._url = str(location or os.environ[STORE_VARIABLE]).rstrip("/")
         self.bucket = Bucket(self._url)
         self._held: dict[str, Lease] = {}
-        self._also: list[Callable[[], None]] = []
+        self._also: list[Callable[[], object]] = []
         super().__init__(cache_folder(self._url))
         self.bucket.put_if_absent("store.json", as_json({"schema_version": STORE_SCHEMA}))
         schema = int(json.loads(self.bucket.read("store.json") or b'{"schema_version": 0}')["schema_version"])
@@ -138,9 +138,14 @@ class SharedStore(Store):
 
     # Writing -----------------------------------------------------------------------------------
 
-    def while_locked(self, action: Callable[[], None]) -> None:
-        """Call `action` at each beat of whatever lease is held, and at its end."""
+    @contextmanager
+    def while_locked(self, action: Callable[[], object]) -> Iterator[None]:
+        """Call `action` at each beat of the leases held here."""
         self._also.append(action)
+        try:
+            yield
+        finally:
+            self._also.remove(action)
 
     @contextmanager
     def lock(
@@ -152,7 +157,7 @@ class SharedStore(Store):
 
         def beat() -> None:
             mirror.push()
-            for action in self._also:
+            for action in list(self._also):
                 action()
 
         with ExitStack() as stack:
@@ -178,8 +183,6 @@ class SharedStore(Store):
             mirror.push()
         else:
             mirror.clear()
-        for action in self._also:
-            action()
 
     def is_busy(self, fingerprint: str) -> bool:
         """Tell whether some process of some machine works on a fingerprint now."""

@@ -9,6 +9,8 @@ import uuid
 
 import pytest
 
+from alpaca_farm_core.annotators.cache import CallCache
+from alpaca_farm_core.annotators.calls import Answer
 from alpaca_farm_core.artifacts import lease as leases
 from alpaca_farm_core.artifacts.bucket import Bucket
 from alpaca_farm_core.artifacts.gc import plan_removal, remove
@@ -155,6 +157,33 @@ def test_a_preempted_machines_checkpoint_is_used_on_another(machine):
     done = run_stage(stage, NoConfig(), {}, store=machine("a"), name="long").artifact
     assert json.loads((done.path / "steps.json").read_text()) == ["step_0", "step_1"]
     assert machine("c").bucket.list("workspaces") == {}
+
+
+def test_an_answer_bought_on_one_machine_is_known_on_the_next(machine):
+    seen = []
+
+    def judge(context):
+        cache = CallCache(context.calls)
+        seen.append(sorted(cache.read([f"call-{n}" for n in range(9)])))
+        if context.config.seed == 1:
+            cache.commit({"call-8": Answer("b", "stop", {}, "m")})
+            raise RuntimeError("stopped in the middle")
+        cache.commit({f"call-{context.config.seed}": Answer("a", "stop", {}, "m", price_usd=0.25)})
+        cache.close()
+        (context.output / "x").write_text("x")
+        return StageResult(metrics={})
+
+    stage = Stage("judge", 1, toy.NumbersConfig, {}, "preferences", judge)
+    a, b = machine("a"), machine("b")
+    run_stage(stage, toy.NumbersConfig(seed=0), {}, store=a, name="j")
+    with pytest.raises(RuntimeError):
+        run_stage(stage, toy.NumbersConfig(seed=1), {}, store=b, name="j")
+    run_stage(stage, toy.NumbersConfig(seed=2), {}, store=a, name="j")
+    run_stage(stage, toy.NumbersConfig(seed=3), {}, store=b, name="j")
+    assert seen == [[], ["call-0"], ["call-0", "call-8"], ["call-0", "call-2", "call-8"]]
+    assert CallCache(b.calls).read(["call-0"])["call-0"].price_usd == 0.25
+    sent = [line for key in a.bucket.list("calls") for line in a.bucket.read(key).splitlines()]
+    assert len(sent) == 4  # each answer once
 
 
 def test_a_bucket_that_cannot_be_reached_and_an_unknown_scheme(monkeypatch):
