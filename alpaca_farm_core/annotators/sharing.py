@@ -72,7 +72,9 @@ class CallSharing:
             return len(rows)
 
     def _read_state(self) -> tuple[int, list[str]]:
-        state = read_json(self._state) if self._state.exists() else {"top": 0, "seen": []}
+        if not self._state.exists():
+            return 0, []
+        state = read_json(self._state)
         return int(state["top"]), list(state["seen"])
 
 
@@ -89,4 +91,3 @@ def shared_calls(store: Store) -> Iterator[None]:
             yield
         finally:
             sharing.push()
-

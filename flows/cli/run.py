@@ -89,7 +89,9 @@ def _run(
     for variable, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(variable, value)
     console = Console(stderr=as_json)
-    console.print(f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.location}", highlight=False)
+    console.print(
+        f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.location}", highlight=False
+    )
     made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}
     if as_json:

@@ -139,6 +139,7 @@ def running(root, *options, **more):
         yield up
         below = up.processes() if up.process.poll() is None else []
     finally:
+        up.http.close()
         if up.process.poll() is None:
             up.stop()
         for process in psutil.wait_procs(below, timeout=10)[1]:
