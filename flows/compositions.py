@@ -6,55 +6,98 @@ the same functions run as flows, in plain Python, and as a dry run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.config.study import differences_from_defaults
 from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.report.config import ReportConfig
+from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.methods.registry import method_named, methods
 from alpaca_farm_core.pipeline.runner import Runner
 
-Handles = Mapping[str, Any]
-Composition = Callable[[Runner], Handles]
+Handles = dict[str, Any]
+Composition = Callable[..., Mapping[str, Any]]
 
-_REPORTED = ("data", "sft", "samples", "preferences", "reward_model", "leaderboard")
+COMPARED = ("sft", *methods())
+"""Methods of a comparison when none are named."""
+
+# Figure 1, up to where the methods part: what all of them share.
+SHARED_CALLS: dict[str, Call] = {
+    "data": Call("dataset", {}),
+    "sft": Call("sft", {"data": "data"}),
+    "samples": Call("sample", {"policy": "sft", "data": "data"}),
+    "preferences": Call("preferences", {"samples": "samples"}),
+    "reward_model": Call("reward_model", {"policy": "sft", "preferences": "preferences"}),
+}
+_OF_PEOPLE = Call("human_preferences", {})
+
+
+def shared(run: Runner, *names: str, made: Handles | None = None) -> Handles:
+    """Make shared artifacts and what they need, each once; preferences of people where the study names some.
+
+    Args:
+        run: The runner.
+        names: Keys of `SHARED_CALLS`.
+        made: What is there already; added to in place.
+    """
+    made = {} if made is None else made
+    for name in names:
+        if name not in made:
+            of_people = name == "preferences" and run.study.human_preferences.source
+            call = _OF_PEOPLE if of_people else SHARED_CALLS[name]
+            shared(run, *call.inputs.values(), made=made)
+            made[name] = run(call.stage, **{role: made[source] for role, source in call.inputs.items()})
+    return made
 
 
 def sft(run: Runner) -> Handles:
     """Instructions → supervised fine-tuning."""
-    data = run("dataset")
-    return {"data": data, "sft": run("sft", data=data)}
+    return shared(run, "sft")
 
 
 def simulate_preferences(run: Runner) -> Handles:
     """… → pairs sampled from the SFT model → simulated preferences; or labels of people, where the study names some."""
-    made = sft(run)
-    if run.study.human_preferences.source:
-        return {**made, "preferences": run("human_preferences")}
-    samples = run("sample", policy=made["sft"], data=made["data"])
-    return {**made, "samples": samples, "preferences": run("preferences", samples=samples)}
+    return shared(run, "sft", "preferences")
 
 
 def reward_model(run: Runner) -> Handles:
     """… → reward model."""
-    made = simulate_preferences(run)
-    model = run("reward_model", policy=made["sft"], preferences=made["preferences"])
-    return {**made, "reward_model": model}
+    return shared(run, "reward_model")
 
 
-def ppo(run: Runner) -> Handles:
-    """… → policy trained with PPO against the reward model."""
-    made = reward_model(run)
-    policy = run("ppo", policy=made["sft"], reward_model=made["reward_model"], data=made["data"])
-    return {**made, "ppo": policy}
+def learn(run: Runner, method: Method, made: Handles | None = None) -> Handles:
+    """Make what a method needs, then what it yields, under the method's name."""
+    made = {} if made is None else made
+    calls = method.calls_of(run.study)
+    own: Handles = {}
+    for place, call in enumerate(calls, start=1):
+        shared(run, *(source for source in call.inputs.values() if source not in own), made=made)
+        inputs = {role: own.get(source, made.get(source)) for role, source in call.inputs.items()}
+        label = method.name if place == len(calls) else call.name
+        own[call.name] = run(call.stage, label=label, config=call.config, **inputs)
+    *_, last = own
+    made.update({method.name if name == last else name: handle for name, handle in own.items()})
+    return made
+
+
+def answers_of(run: Runner, method: Method, made: Handles) -> Any:
+    """Answers to the evaluation split: decoded from a policy, or what the method yields itself."""
+    if method.yields == "outputs":
+        return made[method.name]
+    return run("decode", label=method.name, policy=made[method.name], data=made["data"])
 
 
 def evaluate(run: Runner, method: str = "ppo") -> Handles:
-    """… → answers of both policies → judged against the SFT model's → leaderboard."""
-    made = METHODS[method](run)
-    policies = {"sft": made["sft"], method: made[method]}
-    answers = {name: run("decode", label=name, policy=policy, data=made["data"]) for name, policy in policies.items()}
+    """… → answers of the method and of the SFT model → judged against the SFT model's → leaderboard."""
+    chosen = method_named(method)
+    made = learn(run, chosen)
+    answers = {
+        "sft": run("decode", label="sft", policy=made["sft"], data=made["data"]),
+        method: answers_of(run, chosen, made),
+    }
     judged = run("evaluate", label=method, outputs=answers[method], reference=answers["sft"])
     board = run("leaderboard", **{f"evaluation_{method}": judged})
     return {**made, "answers": answers, "evaluation": judged, "leaderboard": board}
@@ -63,6 +106,9 @@ def evaluate(run: Runner, method: str = "ppo") -> Handles:
 def rlhf(run: Runner, method: str = "ppo") -> Handles:
     """Run the whole flow: … → report."""
     made = evaluate(run, method)
+    shown = {role: made[role] for role in (*SHARED_CALLS, "leaderboard") if role in made}
+    if method_named(method).yields == "policy":
+        shown["method"] = made[method]
     report = run(
         "report",
         config=ReportConfig(
@@ -73,23 +119,79 @@ def rlhf(run: Runner, method: str = "ppo") -> Handles:
         ),
         **{f"outputs_{name}": answers for name, answers in made["answers"].items()},
         **{f"evaluation_{method}": made["evaluation"]},
-        method=made[method],
-        **{role: made[role] for role in _REPORTED if role in made},
+        **shown,
     )
     return {**made, "report": report}
 
 
-METHODS: dict[str, Composition] = {"ppo": ppo}
-"""Methods of learning from preferences: each composition makes a policy under its own name."""
+def compare(run: Runner, methods: Sequence[str] = COMPARED, seeds: Sequence[int] = (0, 1)) -> Handles:
+    """Any methods, seed by seed on the same data, preferences and reward model → one table and page.
 
-COMPOSITIONS: dict[str, Composition] = {
-    "rlhf": rlhf,
-    "sft": sft,
-    "simulate-preferences": simulate_preferences,
-    "reward-model": reward_model,
-    "ppo": ppo,
-    "evaluate": evaluate,
-}
+    A seed is the whole chain from SFT on. What methods share is made once; methods that do not depend on each
+    other may run at the same time.
+    """
+    chosen = [method_named(name) for name in dict.fromkeys(methods) if name != "sft"]
+    if not chosen or not seeds:
+        raise UsageError("A comparison needs at least one method besides sft, and one seed.", "Give --methods.")
+    chains = {seed: run.with_seed(seed) for seed in dict.fromkeys(seeds)}
+    bases = dict(zip(chains, run.together([partial(_baseline, chain) for chain in chains.values()]), strict=True))
+    roles: Handles = {}
+    for seed, base in bases.items():
+        roles[f"measured_{seed}_sft"] = base["measured"]
+        roles[f"answers_{seed}_sft"] = base["answers"]
+    branches = [
+        partial(_contender, chain, method, bases[seed], seed) for seed, chain in chains.items() for method in chosen
+    ]
+    for part in run.together(branches):
+        roles |= part
+    settings = run.study.section("comparison").model_copy(
+        update={"title": run.run_name, "methods": ("sft", *(m.name for m in chosen)), "seeds": tuple(chains)}
+    )
+    return {"comparison": run("comparison", config=settings, **roles)}
+
+
+def _baseline(run: Runner) -> Handles:
+    """What all methods of a seed share, and the SFT model's own answers and figures."""
+    made = shared(run, "data", "sft", "preferences", "reward_model")
+    answers = run("decode", label="sft", policy=made["sft"], data=made["data"])
+    measured = run("measure", label="sft", outputs=answers, reward_model=made["reward_model"])
+    return {**made, "answers": answers, "measured": measured}
+
+
+def _contender(run: Runner, method: Method, base: Handles, seed: int) -> Handles:
+    """One method of one seed: learn, answer, judge, measure; handles by the roles of the comparison."""
+    made = learn(run, method, {name: base[name] for name in SHARED_CALLS if name in base})
+    answers = answers_of(run, method, made)
+    judged = run("evaluate", label=method.name, outputs=answers, reference=base["answers"])
+    moved = {"policy": made[method.name], "reference": base["sft"], "data": base["data"]}
+    measured = run(
+        "measure",
+        label=method.name,
+        outputs=answers,
+        reward_model=base["reward_model"],
+        **(moved if method.yields == "policy" else {}),
+    )
+    on_the_way = [handle for name, handle in made.items() if name not in SHARED_CALLS and name != method.name]
+    return {
+        f"made_{seed}_{method.name}": made[method.name],
+        f"evaluation_{seed}_{method.name}": judged,
+        f"measured_{seed}_{method.name}": measured,
+        f"answers_{seed}_{method.name}": answers,
+        **{f"own_{seed}_{method.name}.{number}": handle for number, handle in enumerate(on_the_way, start=1)},
+    }
+
+
+def compositions() -> dict[str, Composition]:
+    """Flow name → composition: the whole flow, its parts, and each method up to its policy or answers."""
+    parts: dict[str, Composition] = {
+        "rlhf": rlhf,
+        "sft": sft,
+        "simulate-preferences": simulate_preferences,
+        "reward-model": reward_model,
+        "evaluate": evaluate,
+        "compare": compare,
+    }
+    return parts | {name: partial(learn, method=method) for name, method in methods().items()}
 
 
 def composition_named(name: str) -> Composition:
@@ -98,6 +200,7 @@ def composition_named(name: str) -> Composition:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in COMPOSITIONS:
-        raise UsageError(f"There is no flow '{name}'.", did_you_mean(name, COMPOSITIONS))
-    return COMPOSITIONS[name]
+    known = compositions()
+    if name not in known:
+        raise UsageError(f"There is no flow '{name}'.", did_you_mean(name, known))
+    return known[name]

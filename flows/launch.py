@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
@@ -18,14 +18,20 @@ from prefect.states import Completed, Failed
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.errors import FarmError
-from flows.compositions import composition_named
+from alpaca_farm_core.methods.registry import methods
+from flows.compositions import COMPARED, composition_named
 from flows.preflight import preflight
 from flows.trust import FormLimits
 from tasks.runner import TaskRunner
 from tasks.show import artifact_key, escaped
 
 PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
-MethodName = Literal["ppo"]
+if TYPE_CHECKING:
+    MethodName = str
+    ComparedName = str
+else:  # selects in the UI's form
+    MethodName = Literal[tuple(methods())]
+    ComparedName = Literal[COMPARED]
 
 
 def launch(
@@ -62,7 +68,7 @@ def launch(
         preflight(flow, study, runner.run_name, runner.store, **options)
         made = composition_named(flow)(runner, **options)
     except FarmError as error:
-        resume = resume_command(flow, preset, annotator, run_name, overrides)
+        resume = resume_command(flow, preset, annotator, run_name, overrides, options)
         _show_problem(flow, error, resume)
         return Failed(message=f"{error}\nThen resume with: {resume}", data=error)
     references = {name: handle.result() for name, handle in made.items() if isinstance(handle, State)}
@@ -76,12 +82,19 @@ def _show_problem(flow: str, error: FarmError, resume: str) -> None:
 
 
 def resume_command(
-    flow: str, preset: str, annotator: str | None, run_name: str | None, overrides: Mapping[str, Any] | None
+    flow: str,
+    preset: str,
+    annotator: str | None,
+    run_name: str | None,
+    overrides: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
 ) -> str:
     """The command that does the same again and takes everything finished from the store."""
     words = ["alpaca-farm", "run", flow, "--preset", preset]
     words += ["--annotator", annotator] if annotator else []
     words += ["--run-name", run_name] if run_name else []
+    for option, value in options.items():
+        words += [f"--{option}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value}"]
     return shlex.join(words)

@@ -9,6 +9,7 @@ from alpaca_farm_core.annotators.factory import check_annotator
 from alpaca_farm_core.artifacts.store import Store, check_name
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.pipeline.runner import Planner
+from alpaca_farm_core.training.rewards.config import RewardConfig, check_reward
 from flows.compositions import composition_named
 
 
@@ -31,5 +32,8 @@ def preflight(flow: str, study: StudyConfig, run_name: str, store: Store, **opti
     composition_named(flow)(planner, **options)
     for planned in planner.steps:
         judge = getattr(planned.step.config, "annotator", None)
+        reward = getattr(planned.step.config, "reward", None)
         if planned.hit is None and isinstance(judge, AnnotatorConfig):
             check_annotator(judge, study.execution)
+        if planned.hit is None and isinstance(reward, RewardConfig):
+            check_reward(reward, study.execution)

@@ -11,7 +11,8 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
-from flows.launch import MethodName, PresetName, launch
+from alpaca_farm_core.methods.registry import methods
+from flows.launch import ComparedName, MethodName, PresetName, launch
 
 _NO_OVERRIDES: dict[str, Any] = {}
 """Not None: of an optional dict, Prefect's form shows no field."""
@@ -54,6 +55,34 @@ _ARGUMENTS = """Args:
 """
 
 
+@flow(name="compare", persist_result=False)
+def compare(
+    methods: list[ComparedName] | None = None,
+    seeds: list[int] | None = None,
+    preset: PresetName = "meadow",
+    annotator: str | None = None,
+    run_name: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    budget_usd: float | None = None,
+    retry_missing: bool = False,
+) -> State:
+    """Any methods × seeds on the same data, preferences and reward model → one table with intervals, and a page.
+
+    Args:
+        methods: Methods to compare with the SFT model; empty takes all.
+        seeds: Each is the whole chain from SFT on; empty takes 0 and 1.
+        preset: Settings to start from.
+        annotator: Judge of preferences and evaluation. Empty keeps the preset's.
+        run_name: Prefix of the artifacts' names. Empty takes the preset's name.
+        overrides: Settings by dotted key, for example {"dpo.beta": 0.2}.
+        budget_usd: Most that this run may spend on API calls, all methods and seeds together. Empty keeps the preset's.
+        retry_missing: Ask again for annotations that an earlier run could not get.
+    """
+    chosen = {"methods": methods, "seeds": seeds}
+    options = {name: value for name, value in chosen.items() if value}
+    return launch("compare", preset, annotator, run_name, overrides, retry_missing, budget_usd, **options)
+
+
 def _part(name: str, summary: str) -> Flow[..., State]:
     def part(
         preset: PresetName = "meadow",
@@ -72,9 +101,18 @@ def _part(name: str, summary: str) -> Flow[..., State]:
 sft = _part("sft", "Instructions → supervised fine-tuning.")
 simulate_preferences = _part("simulate-preferences", "… → pairs sampled from the SFT model → simulated preferences.")
 reward_model = _part("reward-model", "… → reward model.")
-ppo = _part("ppo", "… → policy trained with PPO.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    made.name: made for made in (rlhf, sft, simulate_preferences, reward_model, ppo, evaluate)
+    **{made.name: made for made in (rlhf, compare, sft, simulate_preferences, reward_model, evaluate)},
+    **{method.name: _part(method.name, f"… → {method.title}. {method.summary}") for method in methods().values()},
 }
+"""Flow name → flow; the same names as `flows.compositions.compositions`."""
+
+
+def __getattr__(name: str) -> Flow[..., State]:
+    """A method's flow by its name in Python, as deployments ask for it: `flows/rlhf.py:best_of_n`."""
+    found = FLOWS.get(name.replace("_", "-"))
+    if found is None:
+        raise AttributeError(f"flows.rlhf has no flow '{name}'.")
+    return found

@@ -6,6 +6,7 @@ worker's environment:
 ALPACA_FARM_FORM_ROOTS              folders (separated by ':') whose files a form may name
 ALPACA_FARM_FORM_URLS               beginnings of addresses (separated by spaces) to which a form may send judging calls
 ALPACA_FARM_FORM_TRUST_REMOTE_CODE  1 = a form may run code that comes with a model
+ALPACA_FARM_FORM_REWARD_FUNCTIONS   1 = a form may take a reward from an installed package's function
 
 The command line is not limited: whoever has a shell can read those files anyway.
 """
@@ -23,6 +24,7 @@ from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.errors import ConfigError
 
 ROOTS, URLS, REMOTE_CODE = "ALPACA_FARM_FORM_ROOTS", "ALPACA_FARM_FORM_URLS", "ALPACA_FARM_FORM_TRUST_REMOTE_CODE"
+REWARD_FUNCTIONS = "ALPACA_FARM_FORM_REWARD_FUNCTIONS"
 _FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".yaml", ".yml", ".csv", ".txt", ".gguf", ".py")
 
 
@@ -34,17 +36,20 @@ class FormLimits:
         roots: Folders whose files may be named.
         urls: Beginnings of addresses that may be called.
         remote_code: Whether a model's own code may run.
+        reward_functions: Whether functions of installed packages may give rewards.
     """
 
     roots: tuple[Path, ...] = ()
     urls: tuple[str, ...] = ()
     remote_code: bool = False
+    reward_functions: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> FormLimits:
         """Read the operator's variables."""
         roots = [Path(text).expanduser().resolve() for text in environment.get(ROOTS, "").split(os.pathsep) if text]
-        return cls(tuple(roots), tuple(environment.get(URLS, "").split()), environment.get(REMOTE_CODE) == "1")
+        urls = tuple(environment.get(URLS, "").split())
+        return cls(tuple(roots), urls, environment.get(REMOTE_CODE) == "1", environment.get(REWARD_FUNCTIONS) == "1")
 
     def check(self, asked: StudyConfig, preset: StudyConfig) -> None:
         """Check everything that differs from the preset.
@@ -62,6 +67,11 @@ class FormLimits:
             raise ConfigError(
                 f"Setting '{key}' cannot be switched on from a form.",
                 f"Run it from the command line, or have the operator set {REMOTE_CODE}=1 for the workers.",
+            )
+        if key.endswith(".reward.kind") and value == "function" and not self.reward_functions:
+            raise ConfigError(
+                f"Setting '{key}' cannot be a function from a form.",
+                f"Run it from the command line, or have the operator set {REWARD_FUNCTIONS}=1 for the workers.",
             )
         for text in _texts(value):
             if "://" in text and not text.startswith(self.urls or ("\0",)):

@@ -77,6 +77,9 @@ def _table(artifact: Artifact) -> list[dict[str, Any]]:
     if artifact.kind == "leaderboard":
         rows: list[dict[str, Any]] = read_json(artifact.path / "leaderboard.json")
         return [{key: _figure(value) for key, value in row.items()} for row in rows]
+    if artifact.kind == "comparison":
+        rows = read_json(artifact.path / "comparison.json")["rows"]
+        return [{key: _figure(value) for key, value in row.items()} for row in rows]
     if artifact.kind in ("outputs", "preferences"):
         first = [
             row for row, _ in zip(read_jsonl(artifact.path / f"{artifact.kind}.jsonl"), range(_SAMPLES), strict=False)

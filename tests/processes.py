@@ -11,6 +11,8 @@ PROCESSES.set_forkserver_preload(
         "openai",
         "alpaca_farm_core.annotators.llm",
         "alpaca_farm_core.generation.answers",
+        "alpaca_farm_core.methods.best_of_n.select",
+        "alpaca_farm_core.methods.dpo.train",
         "alpaca_farm_core.methods.ppo.train",
         "alpaca_farm_core.methods.reward_model.train",
         "alpaca_farm_core.methods.sft.train",

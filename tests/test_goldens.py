@@ -19,13 +19,21 @@ from alpaca_farm_core.artifacts.files import read_json, read_jsonl, write_json
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.config.presets import build_study
+from alpaca_farm_core.methods.method import SHARED
+from alpaca_farm_core.methods.registry import BUILT_IN
 from alpaca_farm_core.pipeline.registry import STAGES
 from alpaca_farm_core.pipeline.runner import LocalRunner
-from flows.compositions import rlhf
+from flows.compositions import compare, learn, rlhf
 from tests.tiny import TINY
 
 GOLDENS = Path(__file__).with_name("goldens.json")
-TEXTS = {"dataset": "sft.jsonl", "sample": "outputs.jsonl", "decode": "outputs.jsonl"}
+TEXTS = {
+    "dataset": "sft.jsonl",
+    "sample": "outputs.jsonl",
+    "decode": "outputs.jsonl",
+    "best_of_n": "outputs.jsonl",
+    "expert_samples": "outputs.jsonl",
+}
 REGENERATE = "write the new figures with `python -m tests.test_goldens`"
 
 
@@ -61,8 +69,11 @@ def first_texts(artifact, n=3):
 def record(settings, root, **execution):
     study = build_study("meadow", {**settings, "execution.threads": 1, **execution})
     recorder = Recorder(study, Store(root))
-    rlhf(recorder)
+    made = rlhf(recorder)
     recorder("human_preferences", config=HumanPreferencesConfig(source=str(people(root)), seed=0))
+    for method in BUILT_IN:
+        learn(recorder, method, {name: made[name] for name in SHARED if name in made})
+    compare(recorder, ("best-of-n",), (0,))
     return recorder.stages
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alpaca_farm_core.config.base import Config
-from alpaca_farm_core.config.study import StudyConfig
+from alpaca_farm_core.config.study import study_class
 from alpaca_farm_core.evaluation.report.config import ReportConfig
 
 ROOT = Path(__file__).parent.parent
@@ -61,10 +61,10 @@ def attributes_read():
 
 def test_every_setting_is_read():
     read = attributes_read()
-    sections = set(StudyConfig.model_fields)  # read by `StudyConfig.section`
+    sections = set(study_class().model_fields)  # read by `StudyConfig.section`
     unread = {
         f"{cls.__name__}.{name}"
-        for cls in (*config_classes(StudyConfig), ReportConfig)
+        for cls in (*config_classes(study_class()), ReportConfig)
         for name in cls.model_fields
         if name not in read and name not in sections
     }
@@ -74,7 +74,7 @@ def test_every_setting_is_read():
 def test_every_setting_is_described():
     undescribed = {
         f"{cls.__name__}.{name}"
-        for cls in config_classes(StudyConfig)
+        for cls in config_classes(study_class())
         for name, field in cls.model_fields.items()
         if not field.description
     }

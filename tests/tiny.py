@@ -19,6 +19,23 @@ TINY = {
     "reward_model.epochs": 1,
     "reward_model.batch_size": 8,
     "reward_model.eval_size": 8,
+    "measure.max_new_tokens": 12,
+    "best_of_n.n": 4,
+    "best_of_n.max_new_tokens": 12,
+    "expert_samples.n": 4,
+    "expert_samples.max_new_tokens": 12,
+    "expert_samples.limit": 16,
+    "expert_samples.unfinished_penalty": None,
+    "expert_iteration.batch_size": 8,
+    "expert_iteration.sample_max_new_tokens": 12,
+    "expert_iteration.unfinished": "keep",
+    "dpo.batch_size": 8,
+    "dpo.eval_size": 8,
+    "dpo.sample_max_new_tokens": 12,
+    "feedme.batch_size": 8,
+    "feedme.sample_max_new_tokens": 12,
+    "reward_conditioning.batch_size": 8,
+    "reward_conditioning.sample_max_new_tokens": 12,
     "ppo.steps": 3,
     "ppo.rollout_batch_size": 8,
     "ppo.minibatch_size": 4,
@@ -26,4 +43,17 @@ TINY = {
     "ppo.eval_prompts": 8,
     "ppo.eval_every": 1,
     "ppo.save_every": 2,
+    **{
+        f"{method}.{name}": value
+        for method in ("rloo", "grpo", "quark")
+        for name, value in {
+            "steps": 3,
+            "rollout_batch_size": 8,
+            "minibatch_size": 4,
+            "max_new_tokens": 12,
+            "eval_prompts": 8,
+            "eval_every": 1,
+            "save_every": 2,
+        }.items()
+    },
 }

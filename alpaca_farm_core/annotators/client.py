@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -32,18 +32,46 @@ _GATHER_S = 0.003  # answers that come within it share one transaction
 _RESTING = 4  # calls that may wait before a further try, per call in flight
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What is sent for a request, and how the reply is read.
+
+    Attributes:
+        path: Path below the endpoint's URL, or a whole URL.
+        body: (request, model name at this endpoint) → JSON body.
+        read: JSON reply → answer; raises BodyError for anything else.
+    """
+
+    path: str
+    body: Callable[[Request, str], Mapping[str, Any]]
+    read: Callable[[object], Answer]
+
+
+def _chat_body(request: Request, model: str) -> Mapping[str, Any]:
+    return {"model": model, "messages": list(request.messages), **request.sampling}
+
+
+CHAT = Exchange("/chat/completions", _chat_body, read_completion)
+
+
 class ApiJudge:
-    """Answers jobs by chat completions.
+    """Answers jobs by chat completions, or by another exchange with the same retries and failures.
 
     Args:
         endpoints: Where to ask; several share the calls.
         concurrency: Most calls in flight at once, per endpoint without a limit of its own.
         policy: Bounds of trying again.
+        exchange: What is sent and how the reply is read.
     """
 
     def __init__(
-        self, endpoints: Endpoint | Sequence[Endpoint], concurrency: int = 64, policy: RetryPolicy | None = None
+        self,
+        endpoints: Endpoint | Sequence[Endpoint],
+        concurrency: int = 64,
+        policy: RetryPolicy | None = None,
+        exchange: Exchange = CHAT,
     ) -> None:
+        self._exchange = exchange
         self._endpoints = (endpoints,) if isinstance(endpoints, Endpoint) else tuple(endpoints)
         self._concurrency = concurrency
         self._policy = policy or RetryPolicy()
@@ -77,7 +105,7 @@ class ApiJudge:
                 Lane(endpoint, open_client(endpoint, key, pool), self._concurrency)
                 for endpoint, key in zip(self._endpoints, keys, strict=True)
             ]
-            crew = _Crew(jobs, Lanes(lanes), self._policy)
+            crew = _Crew(jobs, Lanes(lanes), self._policy, self._exchange)
             try:
                 await crew.work()
             finally:
@@ -104,7 +132,8 @@ def open_client(endpoint: Endpoint, key: str, pool: openai.DefaultAsyncHttpxClie
 class _Crew:
     """Calls under way, what they have in common, and the reason why they stopped early."""
 
-    def __init__(self, jobs: Jobs, lanes: Lanes, policy: RetryPolicy) -> None:
+    def __init__(self, jobs: Jobs, lanes: Lanes, policy: RetryPolicy, exchange: Exchange) -> None:
+        self._exchange = exchange
         self.error: FarmError | None = None
         self._jobs = jobs
         self._lanes = lanes
@@ -212,11 +241,11 @@ class _Crew:
     async def _try(self, lane: Lane, request: Request) -> Answer | Fault:
         """One HTTP exchange; the body is read as plain JSON, which a damaged one does not survive."""
         model = lane.endpoint.models.get(request.model, request.model)
-        body: dict[str, Any] = {"model": model, "messages": list(request.messages), **request.sampling}
+        body = dict(self._exchange.body(request, model))
         try:
             async with asyncio.timeout(self._policy.timeout_s):
-                read = await lane.client.post("/chat/completions", cast_to=object, body=body)
-            answer = read_completion(json.loads(read) if isinstance(read, str) else read)  # JSON under another name
+                read = await lane.client.post(self._exchange.path, cast_to=object, body=body)
+            answer = self._exchange.read(json.loads(read) if isinstance(read, str) else read)  # JSON under another name
             self._reached = lane.answered = True
             return answer
         except (openai.OpenAIError, TimeoutError, ValueError) as error:

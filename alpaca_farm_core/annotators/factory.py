@@ -12,6 +12,7 @@ from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.spec import AnnotatorSet, load_set
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import ConfigError
+from alpaca_farm_core.plugins import ANNOTATORS, plugin_hash, plugins
 
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.base import Annotator
@@ -38,6 +39,10 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
         from alpaca_farm_core.annotators.oracle import OracleAnnotator
 
         return OracleAnnotator(cache, seed=seed, temperature=config.oracle_temperature, label_flip=config.label_flip)
+    if config.name in plugins(ANNOTATORS):
+        from alpaca_farm_core.annotators.plugin import PluginAnnotator
+
+        return PluginAnnotator(config.name, seed=seed, label_flip=config.label_flip)
     from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
 
     found = _load(config, execution)
@@ -63,6 +68,8 @@ def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
     """
     if config.name == ORACLE:
         return {}
+    if config.name in plugins(ANNOTATORS):
+        return {"annotator": plugin_hash(ANNOTATORS, config.name)}
     found = load_set(config.name, config.models)
     hashes = {"annotator": found.content}
     if is_local(found):
@@ -78,9 +85,9 @@ def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None
         ModelError: the local model is not there.
         AnnotationError: no API key where one is needed.
     """
-    if config.name == ORACLE:
-        return
     annotator_external(config)
+    if config.name == ORACLE or config.name in plugins(ANNOTATORS):
+        return
     found = _load(config, execution)
     if is_local(found):
         return
@@ -96,7 +103,7 @@ def calls_per_pair(config: AnnotatorConfig) -> float:
 
     Noised labels (probability 2p) cost none; a prompt of several pairs is shared by them.
     """
-    if config.name == ORACLE:
+    if config.name == ORACLE or config.name in plugins(ANNOTATORS):
         return 0.0
     found = load_set(config.name, config.models)
     if is_local(found):

@@ -45,6 +45,12 @@ def write_text_atomic(path: Path, text: str) -> None:
     fsync_folder(path.parent)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers killed in the middle left behind; one that still writes must not be about."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write canonical, indented JSON atomically."""
     write_text_atomic(path, canonical_json(value, indent=1) + "\n")

@@ -14,7 +14,19 @@ from typing import Any, Literal
 from alpaca_farm_core.artifacts.files import canonical_json, read_json, sha256_text
 from alpaca_farm_core.errors import ArtifactDamagedError, StoreError
 
-Kind = Literal["dataset", "policy", "reward_model", "outputs", "preferences", "evaluation", "leaderboard", "report"]
+Kind = Literal[
+    "dataset",
+    "policy",
+    "reward_model",
+    "outputs",
+    "preferences",
+    "logprobs",
+    "evaluation",
+    "measurement",
+    "leaderboard",
+    "comparison",
+    "report",
+]
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 

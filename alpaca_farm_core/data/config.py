@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from alpaca_farm_core.config.base import Config, Field, did_you_mean
 from alpaca_farm_core.meadow.config import MeadowConfig
+from alpaca_farm_core.plugins import DATA_SOURCES, plugins
 
 MEADOW = "meadow"
 FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -31,7 +32,7 @@ class DatasetConfig(Config):
         MEADOW,
         min_length=1,
         description="'meadow' (the embedded world), a local .json, .jsonl or .parquet file, "
-        "or a hub dataset 'owner/name' such as 'tatsu-lab/alpaca_farm'.",
+        "a hub dataset 'owner/name' such as 'tatsu-lab/alpaca_farm', or the name of an installed package's source.",
     )
     revision: str = Field("", description="Branch, tag or commit of a hub dataset; empty = main.")
     sizes: SplitSizes = Field(default_factory=SplitSizes, description="Split sizes of a file or hub dataset.")
@@ -51,8 +52,9 @@ class DatasetConfig(Config):
         """Refuse what could be none of the three, so that a misspelt word is not asked of the hub."""
         owner, _, name = self.source.partition("/")
         looks_like_hub = bool(owner and name) and "/" not in name and not self.source.startswith((".", "~"))
-        if self.source != MEADOW and not self.is_file and not looks_like_hub:
-            hint = did_you_mean(self.source, [MEADOW])
+        installed = plugins(DATA_SOURCES)
+        if self.source != MEADOW and not self.is_file and not looks_like_hub and self.source not in installed:
+            hint = did_you_mean(self.source, [MEADOW, *installed])
             raise ValueError(
                 f"'{self.source}' is neither 'meadow', nor a {', '.join(FILE_SUFFIXES)} file, nor a hub dataset "
                 f"'owner/name'. {hint if hint.startswith('Did') else ''}".strip()

@@ -58,6 +58,10 @@ class PromptTemplate:
         text = self.with_input if input else self.without_input
         return _PLACEHOLDER.sub(lambda match: values[match.group(1)], text)
 
+    def ending_with(self, token: str) -> PromptTemplate:
+        """The same prompts with a token as their end."""
+        return PromptTemplate(self.with_input + token, self.without_input + token)
+
     def to_json(self) -> dict[str, str]:
         """Return plain values for JSON."""
         return {"with_input": self.with_input, "without_input": self.without_input}

@@ -8,6 +8,9 @@ from alpaca_farm_core.data.config import MEADOW, DatasetConfig
 from alpaca_farm_core.data.files import read_instruction_file
 from alpaca_farm_core.data.hub_datasets import read_hub_dataset
 from alpaca_farm_core.data.splits import Splits, split_rows, take_splits
+from alpaca_farm_core.errors import DataError
+from alpaca_farm_core.plugins import DATA_SOURCES, load_plugin, plugins
+from alpaca_farm_core.types import Instruction
 
 
 def load_splits(config: DatasetConfig) -> tuple[Splits, dict[str, str]]:
@@ -22,6 +25,9 @@ def load_splits(config: DatasetConfig) -> tuple[Splits, dict[str, str]]:
     assert config.seed is not None, "the study fills in the run's seed"
     if config.source == MEADOW:
         return _grow_meadow(config, config.seed), {"source": MEADOW, "revision": ""}
+    if config.source in plugins(DATA_SOURCES):
+        rows = _plugin_rows(config.source)
+        return split_rows(rows, config.sizes, config.max_rows, config.seed), {"source": config.source, "revision": ""}
     if config.is_file:
         path = Path(config.source).expanduser()
         rows = read_instruction_file(path, path.stem)
@@ -31,6 +37,16 @@ def load_splits(config: DatasetConfig) -> tuple[Splits, dict[str, str]]:
     if read.named:
         return take_splits(read.named, config.sizes, config.max_rows, config.seed), origin
     return split_rows(read.rows, config.sizes, config.max_rows, config.seed), origin
+
+
+def _plugin_rows(name: str) -> list[Instruction]:
+    """Call a data source of another package: a function without arguments that gives `Instruction`s."""
+    rows = list(load_plugin(DATA_SOURCES, name)())
+    bad = next((row for row in rows if not isinstance(row, Instruction)), None)
+    if bad is not None or not rows:
+        found = "no rows" if bad is None else f"a row that is {bad!r:.80}"
+        raise DataError(f"The data source '{name}' gave {found}.", "It must give alpaca_farm_core.types.Instruction.")
+    return rows
 
 
 def _grow_meadow(config: DatasetConfig, seed: int) -> Splits:

@@ -10,6 +10,7 @@ from alpaca_farm_core.artifacts.files import sha256_file, write_json, write_json
 from alpaca_farm_core.data.config import MEADOW, DatasetConfig
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.plugins import DATA_SOURCES, plugin_hash, plugins
 
 
 def dataset_external(config: DatasetConfig) -> Mapping[str, str]:
@@ -20,6 +21,8 @@ def dataset_external(config: DatasetConfig) -> Mapping[str, str]:
     """
     if config.source == MEADOW:
         return {}
+    if config.source in plugins(DATA_SOURCES):
+        return {"data": plugin_hash(DATA_SOURCES, config.source)}
     if config.is_file:
         path = Path(config.source).expanduser()
         if not path.is_file():

@@ -92,9 +92,24 @@ def tokenise_demonstrations(
     Raises:
         DataError: no row fits.
     """
-    prompts = encode_prompts(tokenizer, [template.render(row.instruction, row.input) for row in rows])
-    responses = encode_responses(tokenizer, [row.output for row in rows], [True] * len(rows))
-    return _keep_fitting(prompts, responses, max_tokens)
+    prompts = [template.render(row.instruction, row.input) for row in rows]
+    return tokenise_responses(tokenizer, prompts, [row.output for row in rows], [True] * len(rows), max_tokens)
+
+
+def tokenise_responses(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    outputs: Sequence[str],
+    finished: Sequence[bool],
+    max_tokens: int,
+) -> TokenisedRows:
+    """Tokenise rendered prompts and their responses (EOS where finished); keep rows of at most `max_tokens` tokens.
+
+    Raises:
+        DataError: no row fits.
+    """
+    responses = encode_responses(tokenizer, list(outputs), finished)
+    return _keep_fitting(encode_prompts(tokenizer, list(prompts)), responses, max_tokens)
 
 
 def _keep_fitting(prompts: list[list[int]], responses: list[list[int]], max_tokens: int) -> TokenisedRows:

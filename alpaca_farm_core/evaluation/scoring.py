@@ -214,7 +214,7 @@ def _asked_interval(group: ModelAnnotations, scores: Sequence[float | None], opt
 
 
 def _clustered(kept: Sequence[float], names: Sequence[str] | None, options: ScoreOptions) -> dict[str, Any]:
-    from alpaca_farm_core.evaluation.clustered import Clusters, bootstrap
+    from alpaca_farm_core.evaluation.clustered import Clusters
 
     clusters = Clusters.of(kept, names)
     error = clusters.standard_error()
@@ -224,10 +224,10 @@ def _clustered(kept: Sequence[float], names: Sequence[str] | None, options: Scor
     if error is None:  # one cluster says nothing of the spread between clusters
         return {**found, "interval": None, "interval_method": None}
     if options.interval == "bootstrap":
-        interval = bootstrap(clusters, options.bootstrap_samples, options.seed)
+        interval = clusters.bootstrap(options.bootstrap_samples, options.seed)
     else:
         interval = normal(clusters.mean, error)
-    return {**found, "interval": list(interval), "interval_method": options.interval or "normal"}
+    return {**found, "interval": interval and list(interval), "interval_method": options.interval or "normal"}
 
 
 def _cluster_names(

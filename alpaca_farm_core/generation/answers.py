@@ -38,38 +38,85 @@ class _Request:
     sample_id: int
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a policy to a split, in the order of the split, samples of one instruction together.
+
+    Attributes:
+        rows: One per sample.
+        n_instructions: Instructions asked for.
+        n_too_long: Of these, how many were dropped because their prompt exceeds the context.
+        seconds: Time spent decoding by this process.
+        n_new_tokens: Tokens drawn by this process.
+    """
+
+    rows: list[Output]
+    n_instructions: int
+    n_too_long: int
+    seconds: float
+    n_new_tokens: int
+
+    def metrics(self) -> dict[str, float]:
+        """Counts, and means over the rows."""
+        return {
+            "n_instructions": self.n_instructions,
+            "n_too_long": self.n_too_long,
+            "n_outputs": len(self.rows),
+            "finished_share": sum(row.finished for row in self.rows) / len(self.rows),
+            "tokens_mean": sum(row.n_tokens for row in self.rows) / len(self.rows),
+        }
+
+    def timings(self) -> dict[str, float]:
+        """Seconds and tokens per second."""
+        rate = self.n_new_tokens / self.seconds if self.seconds else 0.0
+        return {"decode_seconds": self.seconds, "tokens_per_second": rate}
+
+
 def answer_split(context: StageContext) -> StageResult:
     """Body of the stages `sample` and `decode`; writes `outputs.jsonl`.
 
     Raises:
         DataError: no instruction of the split fits into the model's context.
     """
-    config: GenerateConfig = context.config
+    answers = sample_answers(context, load_decoder(context))
+    write_jsonl(context.output / "outputs.jsonl", (row.to_row() for row in answers.rows))
+    return StageResult(metrics=answers.metrics(), timings=answers.timings())
+
+
+def load_decoder(context: StageContext) -> LoadedModel:
+    """The policy among a stage's inputs, in the precision of its config (`GenerateConfig`)."""
     set_threads(context.execution)
     loaded = load_policy(context.inputs["policy"].path, context.execution)
-    loaded.model.to(DTYPES[config.precision])
+    loaded.model.to(DTYPES[context.config.precision])
+    return loaded
+
+
+def sample_answers(context: StageContext, loaded: LoadedModel) -> Answers:
+    """Answer the split that the stage's config (`GenerateConfig`) names; finished chunks are kept in scratch.
+
+    Raises:
+        DataError: no instruction of the split fits into the model's context.
+    """
+    config: GenerateConfig = context.config
     instructions = read_split(context.inputs["data"].path, config.split)[: config.limit or None]
     prompts = _prompts(loaded, instructions, config)
     started = time.perf_counter()
     chunks, n_new_tokens = _answer(context, loaded, instructions, prompts)
     seconds = time.perf_counter() - started
-    rows = _in_order(chunks, instructions)
-    write_jsonl(context.output / "outputs.jsonl", (row.to_row() for row in rows))
-    return StageResult(
-        metrics={
-            "n_instructions": len(instructions),
-            "n_too_long": prompts.n_too_long,
-            "n_outputs": len(rows),
-            "finished_share": sum(row.finished for row in rows) / len(rows),
-            "tokens_mean": sum(row.n_tokens for row in rows) / len(rows),
-        },
-        timings={"decode_seconds": seconds, "tokens_per_second": n_new_tokens / seconds if seconds else 0.0},
-    )
+    return Answers(_in_order(chunks, instructions), len(instructions), prompts.n_too_long, seconds, n_new_tokens)
 
 
 def context_length(model: torch.nn.Module) -> int:
     """Positions of a model; a very large number when its config does not say."""
     return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)  # type: ignore[union-attr,operator]
+
+
+def whole_prompts(batch_size: int, n: int) -> int:
+    """Largest batch of at most `batch_size` rows that holds all n samples of each of its prompts.
+
+    They then share one prefill. Where n exceeds the batch, a prompt is run once per batch it needs.
+    """
+    return batch_size - batch_size % n if n <= batch_size else batch_size
 
 
 def decode_texts(loaded: LoadedModel, completions: Sequence[Completion]) -> list[str]:
@@ -97,7 +144,8 @@ def _answer(
     config: GenerateConfig = context.config
     requests = [_Request(row, sample) for row in range(len(prompts)) for sample in range(config.n)]
     requests.sort(key=lambda request: len(prompts.prompt_ids[request.row]))  # stable: samples of a row stay together
-    size = context.execution.decode_batch_size * BATCHES_PER_CHUNK
+    batch_size = whole_prompts(context.execution.decode_batch_size, config.n)
+    size = batch_size * BATCHES_PER_CHUNK
     # Another batch size makes other chunks; its files must not be mixed up with these.
     folder = context.scratch / f"chunks_of_{size}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +158,7 @@ def _answer(
         if path.is_file():
             context.progress.advance(len(part))
         else:
-            outputs = _answer_chunk(context, loaded, instructions, prompts, part)
+            outputs = _answer_chunk(context, loaded, instructions, prompts, part, batch_size)
             n_new_tokens += sum(output.n_tokens for output in outputs)
             write_jsonl(path, (output.to_row() for output in outputs))
         chunks.append(_read_chunk(path))
@@ -123,6 +171,7 @@ def _answer_chunk(
     instructions: list[Instruction],
     prompts: TokenisedRows,
     requests: list[_Request],
+    batch_size: int,
 ) -> list[Output]:
     config: GenerateConfig = context.config
     tokenizer = loaded.tokenizer
@@ -144,7 +193,7 @@ def _answer_chunk(
         SamplingParams(config.max_new_tokens, config.temperature, config.top_p, config.top_k),
         eos_id=int(tokenizer.eos_token_id),
         pad_id=int(tokenizer.pad_token_id),
-        batch_size=context.execution.decode_batch_size,
+        batch_size=batch_size,
         on_batch=report,
     )
     generator = config.generator or context.inputs["policy"].manifest.recipe.stage

@@ -59,7 +59,8 @@ def generate(
         seeds: One per prompt, 0 ≤ seed < 2⁶³; equal prompts need different ones.
         params: How to draw.
         eos_id: Token that ends a response.
-        pad_id: Token of the padding; never drawn unless it is EOS too.
+        pad_id: Token of the padding; never drawn unless it is EOS too, as are those that the model's
+            generation config suppresses.
         batch_size: Rows decoded together.
         on_batch: Called with the completions of each batch, for progress.
     """
@@ -88,7 +89,7 @@ class _Batch:
         self, model: Any, prompts: list[list[int]], seeds: list[int], params: SamplingParams, eos_id: int, pad_id: int
     ) -> None:
         self._model, self._params, self._eos_id, self._pad_id = model, params, eos_id, pad_id
-        self._banned = None if pad_id == eos_id else pad_id
+        self._banned = [*([] if pad_id == eos_id else [pad_id]), *_suppressed(model)]
         self._device = next(model.parameters()).device
         self._cache, plain_cache = make_cache(model.config)
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
@@ -201,3 +202,8 @@ class _Batch:
         finished = ended_BT.any(1).tolist()
         rows = zip(self._tokens_BT.tolist(), self._logprobs_BT.tolist(), lengths, finished, strict=True)
         return [Completion(tokens[:n], logprobs[:n], done) for tokens, logprobs, n, done in rows]
+
+
+def _suppressed(model: Any) -> list[int]:
+    """Tokens that answers of this model never hold (prompts may)."""
+    return list(getattr(getattr(model, "generation_config", None), "suppress_tokens", None) or [])

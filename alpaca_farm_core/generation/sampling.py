@@ -6,6 +6,7 @@ neighbours in the batch nor on how many of them there are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def uniforms(seeds_B: Tensor, steps: int) -> Tensor:
     return _shift_right(_mix(state), 32).double() / 2.0**32
 
 
-def draw(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams, banned: int | None = None) -> Drawn:
+def draw(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams, banned: Sequence[int] = ()) -> Drawn:
     """Draw by inverse CDF from softmax(logits / temperature), cut by top-k, then by top-p.
 
     The log-probabilities returned are those of the uncut, temperature-scaled policy (of the plain policy
@@ -58,17 +59,17 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams, banned: 
         logits_BV: Scores of the next token.
         uniforms_B: Numbers in [0, 1), float64.
         params: How to draw.
-        banned: A token never drawn (the pad token, which would be taken for padding by readers of the
-            text); its log-probability is left in the normaliser.
+        banned: Tokens never drawn (the pad token, which would be taken for padding by readers of the
+            text); their log-probability is left in the normaliser.
     """
     scaled_BV = logits_BV.float()
     if params.temperature not in (0, 1):
         scaled_BV = scaled_BV / params.temperature
     logprobs_BV = torch.log_softmax(scaled_BV, dim=-1)
     allowed_BV = logprobs_BV
-    if banned is not None:
+    if banned:
         allowed_BV = logprobs_BV.clone()
-        allowed_BV[:, banned] = -torch.inf
+        allowed_BV[:, list(banned)] = -torch.inf
     if params.temperature == 0:
         tokens_B = allowed_BV.argmax(dim=-1)
     else:

@@ -67,6 +67,19 @@ class ModelConfig(Config):
         return self
 
 
+class LoraConfig(Config):
+    """Low-rank adapters that are trained in place of the weights (Hu et al. 2021); merged into them at the end."""
+
+    rank: int = Field(0, ge=0, description="Rank of the adapters; 0 = train all weights, no adapters.")
+    alpha: int = Field(16, ge=1, description="The adapters' contribution is scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the adapters while training.")
+    targets: tuple[str, ...] = Field(
+        ("all-linear",),
+        min_length=1,
+        description="Names of the linear layers that get adapters, such as q_proj; 'all-linear' = all of the backbone.",
+    )
+
+
 def model_external(config: ModelConfig) -> Mapping[str, str]:
     """Content hashes of what the base model is read from; part of the fingerprint of stages that load it.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.models.backbone import backbone_of, hidden_states
+from alpaca_farm_core.models.lora import sharing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,18 +33,20 @@ class ValueModel(nn.Module):
         nn.init.zeros_(self.value_head.bias)
 
     @classmethod
-    def from_model(cls, model: PreTrainedModel, zero_head: bool = True) -> ValueModel:
-        """Copy the backbone of a policy or a reward model; the source is not shared.
+    def from_model(cls, model: PreTrainedModel, zero_head: bool = True, share: bool = False) -> ValueModel:
+        """Copy the backbone of a policy or a reward model.
 
         Args:
             model: Causal LM or sequence classifier.
             zero_head: Start with value 0 everywhere, as AlpacaFarm does; otherwise start from the
                 reward model's own head.
+            share: Have a tree of modules of its own over the source's weights, to be given adapters.
 
         Raises:
             ModelError: `zero_head` is false and the model has no reward head.
         """
-        value = cls(copy.deepcopy(backbone_of(model)))
+        backbone = backbone_of(model)
+        value = cls(sharing_weights(backbone) if share else copy.deepcopy(backbone))
         if not zero_head:
             score = getattr(model, "score", None)
             if not isinstance(score, nn.Linear):

@@ -6,6 +6,7 @@ tokenizer are changed in place; what was changed is returned in words.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +47,31 @@ def ensure_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     return notes
 
 
+def add_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> None:
+    """Add special tokens that prompts may hold and answers may not: generation suppresses them.
+
+    Their rows of the input and output embeddings are the mean of the old tokens' rows.
+
+    Raises:
+        ModelError: the tokenizer has one of them already.
+    """
+    known = tokenizer.get_vocab()
+    taken = [token for token in tokens if token in known]
+    if taken:
+        raise ModelError(f"The tokenizer has a token {taken[0]!r} already.", "Choose another text for the new token.")
+    n_old = len(tokenizer)
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    _cover_vocabulary(model, tokenizer)
+    # A model may have more rows than its tokenizer has tokens; those were never trained.
+    with torch.no_grad():
+        for embedding in _embeddings(model):
+            weight = embedding.weight
+            weight[n_old : len(tokenizer)] = weight[:n_old].float().mean(dim=0).to(weight.dtype)
+    settings = model.generation_config
+    if settings is not None:
+        settings.suppress_tokens = [*(settings.suppress_tokens or []), *range(n_old, len(tokenizer))]
+
+
 def resolve_template(name_or_path: str, tokenizer: PreTrainedTokenizerBase | None) -> PromptTemplate:
     """Load a template by name or path; 'chat' asks the tokenizer for its own.
 
@@ -66,6 +92,20 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, name_or_path: str, tem
     """Give the tokenizer a chat template that renders one user turn as `template` does ('chat' keeps its own)."""
     if name_or_path != CHAT:
         tokenizer.chat_template = template.chat_template(bos=adds_bos(tokenizer))
+
+
+def follow_template(tokenizer: PreTrainedTokenizerBase, before: PromptTemplate, after: PromptTemplate) -> None:
+    """Change the tokenizer's chat template as its prompt template has changed by an ending.
+
+    A chat template that was made from `before` is made anew from `after`; any other one gets the ending
+    behind its generation prompt.
+    """
+    bos = adds_bos(tokenizer)
+    if tokenizer.chat_template == before.chat_template(bos=bos):
+        tokenizer.chat_template = after.chat_template(bos=bos)
+    elif tokenizer.chat_template:
+        ending = json.dumps(after.without_input.removeprefix(before.without_input))
+        tokenizer.chat_template += f"{{%- if add_generation_prompt %}}{{{{- {ending} }}}}{{%- endif %}}"
 
 
 def _template_of_chat(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:

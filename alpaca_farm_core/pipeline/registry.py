@@ -7,10 +7,11 @@ from alpaca_farm_core.annotators.stage import STAGE as PREFERENCES
 from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.data.stage import STAGE as DATASET
 from alpaca_farm_core.errors import UsageError
+from alpaca_farm_core.evaluation.comparison.stage import STAGE_COMPARISON, STAGE_MEASURE
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
 from alpaca_farm_core.generation.stage import STAGE_DECODE, STAGE_SAMPLE
-from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
+from alpaca_farm_core.methods.registry import method_stages
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
 from alpaca_farm_core.pipeline.stage import Stage
@@ -24,10 +25,12 @@ STAGES: dict[str, Stage] = {
         PREFERENCES,
         STAGE_HUMAN,
         REWARD_MODEL,
-        PPO,
+        *method_stages(),
         STAGE_DECODE,
         STAGE_EVALUATE,
         STAGE_LEADERBOARD,
+        STAGE_MEASURE,
+        STAGE_COMPARISON,
         STAGE_REPORT,
     )
 }

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from alpaca_farm_core.artifacts.files import sha256_file, write_json
+from alpaca_farm_core.artifacts.files import remove_unfinished, sha256_file, write_json
 from alpaca_farm_core.artifacts.manifest import Artifact, FileEntry, Manifest, Recipe
 from alpaca_farm_core.artifacts.store import Store, is_url, readable_storage_errors
 from alpaca_farm_core.config.base import Config
@@ -168,6 +168,7 @@ def _build(
     )
     for folder in (context.output, context.scratch):
         folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(context.output)
     write_json(workspace / "name.json", {"name": name, "stage": stage.name})
     began = time.time()
     result = run_training(stage, context) if stage.trains else stage.run(context)

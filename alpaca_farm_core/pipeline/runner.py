@@ -8,10 +8,11 @@ has its own.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from alpaca_farm_core.artifacts.lineage import Reason, why
 from alpaca_farm_core.artifacts.manifest import Artifact, Recipe
@@ -24,21 +25,25 @@ from alpaca_farm_core.pipeline.registry import stage_named
 from alpaca_farm_core.pipeline.run import make_recipe, run_stage
 from alpaca_farm_core.pipeline.stage import Stage
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Step:
-    """One stage call of a composition: the stage, its config, and the name to publish under."""
+    """One stage call of a composition: the stage, its config, the name to publish under, and the branch it is in."""
 
     stage: Stage
     config: Config
     name: str
     label: str
+    branch: str = ""
 
     @property
     def title(self) -> str:
         """What people read: the stage, and which use of it where there are several."""
-        own = self.stage.name if self.label == self.stage.name else f"{self.stage.name} {self.label}"
-        return own.replace("_", " ")
+        named_alike = self.label.replace("-", "_").startswith(self.stage.name)
+        own = self.label if named_alike else f"{self.stage.name} {self.label}"
+        return own.replace("_", " ") + (f", {self.branch}" if self.branch else "")
 
 
 class Runner(ABC):
@@ -52,6 +57,7 @@ class Runner(ABC):
     def __init__(self, study: StudyConfig, run_name: str) -> None:
         self.study = study
         self.run_name = run_name
+        self.branch = ""
 
     def __call__(self, stage: str, label: str = "", config: Config | None = None, **inputs: Any) -> Any:
         """Call a stage.
@@ -63,7 +69,9 @@ class Runner(ABC):
             inputs: Role → handle returned by an earlier call.
         """
         label = label or stage
-        step = Step(stage_named(stage), config or self.study.section(stage), f"{self.run_name}-{label}", label)
+        step = Step(
+            stage_named(stage), config or self.study.section(stage), f"{self.run_name}-{label}", label, self.branch
+        )
         return self.run(step, inputs)
 
     @property
@@ -72,6 +80,18 @@ class Runner(ABC):
         execution = self.study.execution
         account = execution.budget_account or self.run_name
         return execution.model_copy(update={"budget_account": account})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same runner for the study under another seed; artifacts are named after it, the budget stays one."""
+        other = copy.copy(self)
+        other.study = self.study.model_copy(update={"seed": seed, "execution": self.execution})
+        other.run_name = f"{self.run_name}-seed-{seed}"
+        other.branch = f"seed {seed}"
+        return other
+
+    def together(self, branches: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Run branches that do not depend on each other; results in their order. Here: one after the other."""
+        return [branch() for branch in branches]
 
     @abstractmethod
     def run(self, step: Step, inputs: Mapping[str, Any]) -> Any:
@@ -144,6 +164,8 @@ class Planner(Runner):
         recipe = make_recipe(step.stage, step.config, fingerprints)
         hit = self.store.find(recipe.fingerprint, payload=False)
         planned = {past.recipe.fingerprint: past.recipe for past in self.steps}
+        if recipe.fingerprint in planned:  # several branches of a composition need it; it is made once
+            return recipe
         reason = None if hit else why(self.store, recipe, planned)
         nearest = hit or (reason.nearest if reason else None)
         self.steps.append(

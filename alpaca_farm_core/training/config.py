@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from alpaca_farm_core.config.base import Config, Field
+from alpaca_farm_core.models.config import LoraConfig
 
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["float32", "bfloat16"]
@@ -35,3 +36,9 @@ class LoopConfig(OptimiserConfig):
     batch_size: int = Field(128, ge=1, description="Rows of one optimiser step, over all processes.")
     warmup_ratio: float = Field(0.03, ge=0, le=1, description="Share of steps with a rising learning rate; rounded up.")
     eval_every: int = Field(100, ge=0, description="Optimiser steps between evaluations; 0 = only at the end.")
+
+
+class AdaptableConfig(LoopConfig):
+    """Supervised training of all weights, or of adapters that the trainer merges in the end."""
+
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="Adapters instead of full training.")

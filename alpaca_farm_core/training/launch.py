@@ -8,13 +8,14 @@ so micro-batches may differ in number and shape between processes.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import gather, reduce
 from torch import Tensor
 
 from alpaca_farm_core.config.execution import ExecutionConfig
@@ -58,6 +59,17 @@ class Workers:
     def share(self, rows: list[int]) -> list[int]:
         """Return this process's part of a batch: every `size`-th row from `rank`."""
         return rows[self.rank :: self.size]
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """Return the rows (plain JSON values) of all processes, those of process 0 first; the same on each."""
+        if self.size == 1:
+            return rows
+        text = torch.tensor(list(json.dumps(rows).encode()), dtype=torch.uint8, device=self.device)
+        lengths = gather(torch.tensor([len(text)], device=self.device)).tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8, device=self.device)
+        padded[: len(text)] = text
+        texts = gather(padded[None, :]).cpu()
+        return [row for part, length in zip(texts, lengths, strict=True) for row in json.loads(bytes(part[:length]))]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum the gradients of all processes in place; a missing gradient counts as 0."""

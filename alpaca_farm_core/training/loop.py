@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from alpaca_farm_core.data.collate import token_budget_micro_batches
+from alpaca_farm_core.models.lora import load_trained_state, trained_state
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.pipeline.stop import StopRequest
 from alpaca_farm_core.training.checkpoint import Checkpoint, Checkpointer
@@ -207,7 +208,7 @@ class Supervised:
     def _save(self, step: int) -> None:
         if not self.workers.is_main:
             return
-        tensors = {"model": self.model.state_dict(), "optimiser": self._optimiser.state_dict()}
+        tensors = {"model": trained_state(self.model), "optimiser": self._optimiser.state_dict()}
         self.checkpointer.save(Checkpoint(step, tensors, {"rows": self.rows}))
 
     def _restore(self) -> int:
@@ -215,7 +216,7 @@ class Supervised:
         checkpoint = self.checkpointer.load()
         if checkpoint is None:
             return 0
-        self.model.load_state_dict(checkpoint.tensors["model"])
+        load_trained_state(self.model, checkpoint.tensors["model"])
         self._optimiser.load_state_dict(checkpoint.tensors["optimiser"])
         self.rows = list(checkpoint.state["rows"])
         self.progress.say(f"Resuming after step {checkpoint.step} of {self.total_steps}.")

@@ -19,6 +19,7 @@ from alpaca_farm_core.data.collate import Batch, collate, token_budget_micro_bat
 from alpaca_farm_core.generation.engine import generate
 from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.generation.scoring import reads_eos, score
+from alpaca_farm_core.models.backbone import hidden_states
 from alpaca_farm_core.models.logprobs import TokenScores, response_logprobs
 from alpaca_farm_core.training.masking import masked_fill_zero
 
@@ -39,6 +40,11 @@ class Responses:
     def __len__(self) -> int:
         """Return N."""
         return len(self.response_ids)
+
+    @property
+    def answers(self) -> tuple[list[list[int]], list[bool]]:
+        """Responses and whether they finished, without their prompts."""
+        return self.response_ids, self.finished
 
     def width(self, rows: Sequence[int] | None = None) -> int:
         """Tokens of the longest response (of `rows`)."""
@@ -85,21 +91,42 @@ class Passes:
         chosen = list(range(len(responses)) if rows is None else rows)
         lengths = [len(responses.prompt_ids[row]) + len(responses.response_ids[row]) for row in chosen]
         for group in token_budget_micro_batches(lengths, self.micro_batch_tokens):
-            members = [chosen[index] for index in group]
-            prompts = [responses.prompt_ids[row] for row in members]
-            batch = collate(prompts, [responses.response_ids[row] for row in members], self.pad_id)
-            starts_B = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-            yield MicroBatch(members, batch.to(self.device), starts_B, responses.width(members))
+            yield self.micro_batch(responses, [chosen[index] for index in group])
 
-    def token_scores(self, policy: PreTrainedModel, part: MicroBatch, temperature: float) -> TokenScores:
-        """Log-probabilities and entropies of the response tokens of a micro-batch, [B, width] each; gradients flow."""
+    def micro_batch(self, responses: Responses, rows: list[int]) -> MicroBatch:
+        """Put rows of a rollout into one batch."""
+        prompts = [responses.prompt_ids[row] for row in rows]
+        batch = collate(prompts, [responses.response_ids[row] for row in rows], self.pad_id)
+        starts_B = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        return MicroBatch(rows, batch.to(self.device), starts_B, responses.width(rows))
+
+    def token_scores(
+        self, policy: PreTrainedModel, part: MicroBatch, temperature: float, entropy_grad: bool = False
+    ) -> TokenScores:
+        """Log-probabilities and entropies of the response tokens of a micro-batch, [B, width] each; gradients flow.
+
+        They flow through the entropies only with `entropy_grad`.
+        """
         # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
         unmasked = torch.ones_like(part.batch.input_ids_BT)
         with self.arithmetic():
             scores = response_logprobs(
-                policy, part.batch.input_ids_BT, unmasked, part.batch.response_mask_BT, temperature
+                policy,
+                part.batch.input_ids_BT,
+                unmasked,
+                part.batch.response_mask_BT,
+                temperature,
+                entropy_grad=entropy_grad,
             )
         return TokenScores(*(part.on_grid(values) for values in scores))
+
+    def states(self, policy: PreTrainedModel, part: MicroBatch) -> Tensor:
+        """Hidden states before each response token, [B, width, D]; gradients flow."""
+        with self.arithmetic():
+            hidden_BTD = hidden_states(policy, part.batch.input_ids_BT, torch.ones_like(part.batch.input_ids_BT))
+        places_BR = part.starts_B[:, None] + torch.arange(part.width, device=self.device)[None, :] - 1
+        places_BR = places_BR.clamp(max=hidden_BTD.shape[1] - 1)
+        return hidden_BTD.gather(1, places_BR[:, :, None].expand(-1, -1, hidden_BTD.shape[2]))
 
     def values(self, critic: ValueModel, part: MicroBatch) -> Tensor:
         """Values of the states before each response token, [B, width]; gradients flow."""

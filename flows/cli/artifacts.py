@@ -178,14 +178,40 @@ def export_artifact(reference: str, folder: Path, store: str | None) -> None:
 
 
 @artifacts.command("import")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--name", required=True, help="Name to publish under.")
+@click.option(
+    "--weight-diff",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of a published weight difference, to be added to --base.",
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the base model; of a reward model, the SFT policy it was made from.",
+)
 @store_option
-def import_artifact(folder: Path, name: str, store: str | None) -> None:
-    """Bring an exported folder into the store."""
-    from alpaca_farm_core.artifacts.transfer import import_folder
+def import_artifact(
+    folder: Path | None, name: str, weight_diff: Path | None, base: Path | None, store: str | None
+) -> None:
+    """Bring an exported FOLDER into the store, or recover a model from a weight difference."""
+    from alpaca_farm_core.errors import UsageError
 
-    click.echo(import_folder(_open(store), folder, name).reference)
+    if (folder is None) == (weight_diff is None) or (weight_diff is None) != (base is None):
+        raise UsageError(
+            "Give either FOLDER, or --weight-diff and --base.",
+            "For example: alpaca-farm artifacts import --weight-diff DIFF --base LLAMA --name sft10k",
+        )
+    if folder is not None:
+        from alpaca_farm_core.artifacts.transfer import import_folder
+
+        click.echo(import_folder(_open(store), folder, name).reference)
+        return
+    from alpaca_farm_core.models.import_diff import import_weight_diff
+
+    assert weight_diff is not None
+    assert base is not None
+    click.echo(import_weight_diff(_open(store), weight_diff, base, name).reference)
 
 
 @artifacts.command()

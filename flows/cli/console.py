@@ -126,6 +126,27 @@ def print_leaderboard(rows: Sequence[Mapping[str, Any]], console: Console | None
     (console or Console()).print(table)
 
 
+def print_comparison(facts: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print one line per method: win rates with intervals, proxy reward, KL and tokens."""
+    has_gold = facts["basis"] == "gold_win_rate"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("method")
+    headings = ["win rate %", "95 %", *(["gold %", "95 %"] if has_gold else []), "over next", "95 %"]
+    for heading in (*headings, "reward", "KL", "tokens"):
+        table.add_column(heading, justify="right")
+    for row in facts["rows"]:
+        cells = [_number(row["win_rate"]), _range(row["win_rate_interval"])]
+        cells += [_number(row["gold_win_rate"]), _range(row["gold_win_rate_interval"])] if has_gold else []
+        cells += [_number(row["over_next"]), _range(row["over_next_interval"])]
+        cells += [_number(row["reward"], 2), _number(row["kl"], 2), _number(row["tokens_mean"])]
+        table.add_row(row["method"], *cells)
+    (console or Console()).print(table)
+
+
+def _range(bounds: Any) -> str:
+    return "–" if not bounds else f"{bounds[0]:.1f} … {bounds[1]:.1f}"
+
+
 def _number(value: Any, digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 

@@ -19,7 +19,10 @@ import click
 # Name → (module:attribute, help line). The line is repeated here so that help imports nothing.
 COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
-    "run": ("flows.cli.run:run", "Run a flow: rlhf, sft, simulate-preferences, reward-model, ppo, evaluate."),
+    "run": (
+        "flows.cli.run:run",
+        "Run a flow: rlhf, compare, evaluate, sft, simulate-preferences, reward-model, a method.",
+    ),
     "up": ("flows.cli.up:up", "Start Prefect's UI, the deployments and workers on this machine."),
     "annotate": ("flows.cli.annotate:annotate", "Label pairs, samples or two models' outputs with a judge."),
     "agreement": ("flows.cli.agreement:agreement", "Measure judges against people, or against each other."),

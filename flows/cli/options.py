@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+_OPTION_TYPES = ("str", "Sequence[str]", "Sequence[int]")
+"""Annotations of a composition's arguments that the command line can give."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -43,6 +46,45 @@ def read_overrides(config_file: str | None, assignments: tuple[str, ...]) -> dic
 
     from_file = flatten(read_yaml(Path(config_file))) if config_file else {}
     return {**from_file, **parse_assignments(assignments)}
+
+
+def read_words(text: str | None) -> tuple[str, ...] | None:
+    """Split `a,b,c`; None stays None."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def read_seeds(text: str | None) -> tuple[int, ...] | None:
+    """Read `0,1,2`; None stays None.
+
+    Raises:
+        UsageError: one of them is no whole number from 0.
+    """
+    from alpaca_farm_core.errors import UsageError
+
+    words = read_words(text) or ()
+    if not all(word.isdecimal() for word in words):
+        raise UsageError(f"--seeds '{text}' is not a list of whole numbers.", "Write them as 0,1,2.")
+    return None if text is None else tuple(map(int, words))
+
+
+def composition_options(flow: str, **given: Any) -> dict[str, Any]:
+    """Options that a flow's composition takes, by name; those that were not given are left to it.
+
+    Raises:
+        UsageError: the flow has no such option, or there is no such flow.
+    """
+    import inspect
+
+    from alpaca_farm_core.errors import UsageError
+    from flows.compositions import composition_named
+
+    signature = inspect.signature(composition_named(flow))
+    taken = [name for name, parameter in signature.parameters.items() if parameter.annotation in _OPTION_TYPES]
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if name not in taken:
+            raise UsageError(f"The flow '{flow}' has no option --{name}.", f"It takes: {', '.join(taken) or 'none'}.")
+    return options
 
 
 def print_json(value: Any) -> None:

@@ -19,6 +19,7 @@ def print_plan(
     overrides: Mapping[str, Any],
     store: str | None,
     as_json: bool,
+    options: Mapping[str, Any],
 ) -> None:
     """Print each stage with hit or miss, the reason of a miss, API calls to make and the last time."""
     from alpaca_farm_core.artifacts.store import Store
@@ -28,7 +29,7 @@ def print_plan(
 
     study = build_study(preset, overrides, annotator)
     planner = Planner(study, run_name or preset, Store(store))
-    composition_named(flow)(planner)
+    composition_named(flow)(planner, **options)
     rows = [_row(step, planner) for step in planner.steps]
     if as_json:
         print_json(rows)

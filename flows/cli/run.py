@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.options import json_option, print_json, read_overrides, settings_options, store_option
+from flows.cli.options import (
+    composition_options,
+    json_option,
+    print_json,
+    read_overrides,
+    read_seeds,
+    read_words,
+    settings_options,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from alpaca_farm_core.artifacts.manifest import Artifact
@@ -32,7 +41,17 @@ _PREFECT_DEFAULTS = {
 @json_option
 def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, as_json: bool) -> None:
     """Run the full RLHF flow on the embedded default: no GPU, key or download needed."""
-    _run("rlhf", "meadow", None, run_name, read_overrides(None, assignments), store, as_json, retry_missing=False)
+    _run(
+        "rlhf",
+        "meadow",
+        None,
+        run_name,
+        read_overrides(None, assignments),
+        store,
+        as_json,
+        retry_missing=False,
+        options={},
+    )
 
 
 @click.command()
@@ -42,6 +61,9 @@ def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, 
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan: hits, misses with reasons, calls, last times. Runs nothing."
 )
+@click.option("--method", metavar="NAME", help="Method of the flows rlhf and evaluate. Default: ppo.")
+@click.option("--methods", metavar="NAME,…", help="Methods of the flow compare. Default: all.")
+@click.option("--seeds", metavar="N,…", help="Seeds of the flow compare, each a whole chain. Default: 0,1.")
 @click.option("--retry-missing", is_flag=True, help="Ask again for annotations that an earlier run could not get.")
 @store_option
 @json_option
@@ -53,18 +75,22 @@ def run(
     annotator: str | None,
     run_name: str | None,
     dry_run: bool,
+    method: str | None,
+    methods: str | None,
+    seeds: str | None,
     retry_missing: bool,
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Run FLOW: rlhf, sft, simulate-preferences, reward-model, ppo or evaluate."""
+    """Run FLOW: rlhf, compare, evaluate, sft, simulate-preferences, reward-model, or a method."""
     overrides = read_overrides(config_file, assignments)
+    options = composition_options(flow, method=method, methods=read_words(methods), seeds=read_seeds(seeds))
     if dry_run:
         from flows.cli.plan import print_plan
 
-        print_plan(flow, preset, annotator, run_name, overrides, store, as_json)
+        print_plan(flow, preset, annotator, run_name, overrides, store, as_json, options)
     else:
-        _run(flow, preset, annotator, run_name, overrides, store, as_json, retry_missing)
+        _run(flow, preset, annotator, run_name, overrides, store, as_json, retry_missing, options)
 
 
 def _run(
@@ -76,6 +102,7 @@ def _run(
     store: str | None,
     as_json: bool,
     retry_missing: bool,
+    options: Mapping[str, Any],
 ) -> None:
     from rich.console import Console
 
@@ -84,7 +111,7 @@ def _run(
     from flows.preflight import preflight
 
     opened = Store(store)
-    preflight(flow, build_study(preset, overrides, annotator), run_name or preset, opened)
+    preflight(flow, build_study(preset, overrides, annotator), run_name or preset, opened, **options)
     os.environ[STORE_VARIABLE] = opened.location
     for variable, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(variable, value)
@@ -92,7 +119,7 @@ def _run(
     console.print(
         f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.location}", highlight=False
     )
-    made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing)
+    made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing, options)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}
     if as_json:
         print_json(
@@ -113,6 +140,7 @@ def _run_flow(
     run_name: str | None,
     overrides: Mapping[str, Any],
     retry_missing: bool,
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Run the Prefect flow in this process and return name → artifact reference."""
     from flows.cli.console import TerminalDisplay
@@ -130,6 +158,7 @@ def _run_flow(
                 overrides=dict(overrides),
                 retry_missing=retry_missing,
                 return_state=True,
+                **options,
             )
         finally:
             current_display.reset(token)
@@ -139,15 +168,21 @@ def _run_flow(
 
 def _print_results(console: Any, artifacts: Mapping[str, Artifact], store: Store) -> None:
     from alpaca_farm_core.artifacts.files import read_json
-    from flows.cli.console import print_leaderboard
+    from flows.cli.console import print_comparison, print_leaderboard
 
+    page: Path
     if "leaderboard" in artifacts:
         console.print()
         print_leaderboard(read_json(artifacts["leaderboard"].path / "leaderboard.json"), console)
+    if "comparison" in artifacts:
+        console.print()
+        print_comparison(read_json(artifacts["comparison"].path / "comparison.json"), console)
+        page = artifacts["comparison"].path / "comparison.html"
+        console.print(f"\nPage: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
     if "evaluation" in artifacts:
         _print_sample(console, artifacts["evaluation"])
     if "report" in artifacts:
-        page: Path = artifacts["report"].path / "report.html"
+        page = artifacts["report"].path / "report.html"
         console.print(f"\nReport: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
     console.print(f"Artifacts: alpaca-farm artifacts list --store {store.location}", highlight=False, soft_wrap=True)
 

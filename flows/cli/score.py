@@ -186,7 +186,7 @@ def _save_difficulty(control: LengthControl | None, path: Path) -> None:
 
 def _write_report(scored: Sequence[ScoredModel], path: Path) -> None:
     from alpaca_farm_core.artifacts.files import write_text_atomic
-    from alpaca_farm_core.evaluation.report.comparison import comparison_facts, comparison_page
+    from alpaca_farm_core.evaluation.report.models import models_facts, models_page
 
-    write_text_atomic(path, comparison_page(comparison_facts(scored, "Models compared")))
+    write_text_atomic(path, models_page(models_facts(scored, "Models compared")))
     click.echo(f"Report: {path.absolute()}", err=True)

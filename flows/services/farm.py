@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.training.children import adopt_orphans
-from flows.services.processes import Service, end, orphans, stop
+from flows.services.processes import Service, end, orphans, reap_orphans, stop
 from flows.services.register import POOLS, register_all
 from flows.services.server import (
     TRAINING_LIMIT,
@@ -72,11 +72,12 @@ class Farm:
                 self._start(self._worker_starter(f"{pool}-{number}", pool))
 
     def watch(self) -> None:
-        """Start again what has died; runs that a dead worker left go on and end by themselves.
+        """Start again what has died; runs that a dead worker left go on, and are reaped when they end.
 
         Raises:
             FarmError: services keep dying.
         """
+        reap_orphans(self.services)
         for index, service in enumerate(self.services):
             if service.is_alive():
                 continue

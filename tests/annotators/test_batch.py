@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_answers_come_by_batch_at_half_the_price(tmp_path):
         ours = annotator(tmp_path, server)
         annotations = ours.annotate(make_pairs(12))
         direct = llm(tmp_path / "direct", api_judge(server.base_url)).annotate(make_pairs(12))
-        assert annotations == direct
+        assert [replace(one, passport=None) for one in annotations] == [replace(one, passport=None) for one in direct]
         assert [len(calls) for calls in server.submitted] == [12]
         assert len(server.bodies) == 12  # the direct run's
         assert server.submitted[0][0]["body"] in server.bodies

@@ -7,11 +7,11 @@ import pytest
 
 from alpaca_farm_core.data.preference_files import labelled_pair
 from alpaca_farm_core.errors import DataError
-from alpaca_farm_core.evaluation.agreement.bootstrap import interval, ratio
 from alpaca_farm_core.evaluation.agreement.measures import kappa, modes
 from alpaca_farm_core.evaluation.agreement.picture import agreement_svg
 from alpaca_farm_core.evaluation.agreement.report import measure_agreement
 from alpaca_farm_core.evaluation.agreement.votes import join
+from alpaca_farm_core.evaluation.bootstrap import bootstrap, ratio
 
 
 def votes(*labels, name="i", a="short", b="a longer one", **extra):
@@ -112,10 +112,10 @@ def test_the_interval_is_that_of_resampling_instructions():
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 2, 400).astype(float)
     sums = np.stack([scores, np.ones(400)], axis=1)
-    low, high = interval(sums, ratio)
+    low, high = bootstrap(sums, ratio)
     error = scores.std() / math.sqrt(400)
     assert (low, high) == pytest.approx((scores.mean() - 1.96 * error, scores.mean() + 1.96 * error), abs=0.006)
-    assert interval(sums, ratio) == (low, high)
+    assert bootstrap(sums, ratio) == (low, high)
     # Four copies of each instruction are no more evidence than one.
     clusters = measure_agreement(
         [row for k in range(50) for row in votes(1 + k % 2, 1 + k % 2, 1 + k % 2, 1 + k % 2, name=f"i{k}")],
@@ -123,7 +123,7 @@ def test_the_interval_is_that_of_resampling_instructions():
     )
     low, high = clusters["accuracy"]["interval"]
     assert high - low == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(50), abs=0.04)
-    assert interval(sums[:1], ratio) is None
+    assert bootstrap(sums[:1], ratio) is None
 
 
 def test_most_frequent_labels_share():

@@ -10,7 +10,7 @@ import pytest
 
 from alpaca_farm_core.errors import DataError, UsageError
 from alpaca_farm_core.evaluation.annotation_file import read_annotations
-from alpaca_farm_core.evaluation.clustered import Clusters, bootstrap
+from alpaca_farm_core.evaluation.clustered import Clusters
 from alpaca_farm_core.evaluation.paired import compare, scores_by_instruction, two_sided_p
 from alpaca_farm_core.evaluation.power import WIDEST_SD, instructions_needed, power, spread
 from alpaca_farm_core.evaluation.scoring import ScoreOptions, compare_models, score_annotations, score_files
@@ -158,19 +158,19 @@ def test_copied_rows_narrow_the_interval_unless_clustered(tmp_path):
 def test_bootstrap_agrees_with_the_normal_interval_and_its_seed():
     rng = np.random.default_rng(0)
     clusters = Clusters.of(rng.random(800).tolist(), [i // 4 for i in range(800)])
-    low, high = bootstrap(clusters, samples=4000, seed=1)
-    assert (low, high) == bootstrap(clusters, samples=4000, seed=1)
-    assert (low, high) != bootstrap(clusters, samples=4000, seed=2)
+    low, high = clusters.bootstrap(samples=4000, seed=1)
+    assert (low, high) == clusters.bootstrap(samples=4000, seed=1)
+    assert (low, high) != clusters.bootstrap(samples=4000, seed=2)
     error = clusters.standard_error()
     assert low == pytest.approx(100 * (clusters.mean - 1.96 * error), abs=0.25)
     assert high == pytest.approx(100 * (clusters.mean + 1.96 * error), abs=0.25)
 
 
 def test_bootstrap_of_equal_scores_is_a_point_and_of_too_many_is_refused():
-    assert bootstrap(Clusters.of([0.5] * 10)) == (50.0, 50.0)
+    assert Clusters.of([0.5] * 10).bootstrap() == (50.0, 50.0)
     scores = np.linspace(0, 1, 200_001).tolist()
     with pytest.raises(UsageError, match="takes minutes"):
-        bootstrap(Clusters.of(scores))
+        Clusters.of(scores).bootstrap()
 
 
 @pytest.mark.parametrize("interval", ["normal", "wilson", "bootstrap"])

@@ -20,6 +20,7 @@ from alpaca_farm_core.errors import (
 )
 from alpaca_farm_core.pipeline.runner import LocalRunner
 from flows.compositions import reward_model, sft, simulate_preferences
+from flows.preflight import preflight
 from tests.annotators.judge_server import HALF, JudgeServer, Reply, always, every, status
 from tests.processes import PROCESSES
 from tests.tiny import TINY
@@ -187,6 +188,23 @@ def test_no_key_for_openai(store):
     with pytest.raises(AnnotationError, match="OPENAI_API_KEY is not set") as error:
         run(simulate_preferences, store, annotator="greedy")
     assert "OPENAI_API_KEY" in error.value.next_action
+
+
+def test_what_a_reward_lacks_is_said_before_anything_runs(tmp_path):
+    lacks = {
+        "http": (ConfigError, "execution.reward_url"),
+        "annotator": (AnnotationError, "OPENAI_API_KEY"),
+        "function": (ConfigError, "no-such-function"),
+    }
+    for kind, (error_class, said) in lacks.items():
+        asked = {
+            "rloo.reward.kind": kind,
+            "rloo.reward.name": "no-such-function",
+            "rloo.reward.annotator.name": "greedy",
+        }
+        study = build_study("meadow", {**TINY, **asked})
+        with pytest.raises(error_class, match=said):
+            preflight("rloo", study, "tiny", Store(tmp_path))
 
 
 def test_no_server_there(store, impatient):

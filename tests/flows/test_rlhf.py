@@ -6,7 +6,7 @@ from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.pipeline.runner import LocalRunner, Planner
 from flows.compositions import rlhf as compose
-from flows.rlhf import rlhf
+from flows.rlhf import compare, rlhf
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -78,7 +78,7 @@ def test_a_mistake_fails_the_run_with_a_headline_and_the_resuming_command():
     assert state.is_failed()
     assert "Unknown setting 'ppo.kl_coeff'" in state.message
     assert "Did you mean 'kl_coef'?" in state.message
-    assert "alpaca-farm run rlhf --preset meadow --set ppo.kl_coeff=1" in state.message
+    assert "alpaca-farm run rlhf --preset meadow --method ppo --set ppo.kl_coeff=1" in state.message
 
 
 def test_a_failing_stage_fails_its_task_and_keeps_what_was_done():
@@ -89,3 +89,13 @@ def test_a_failing_stage_fails_its_task_and_keeps_what_was_done():
     assert tasks["reward model"].is_failed()
     assert "→" in tasks["reward model"].message
     assert "ppo" not in tasks
+
+
+def test_a_comparison_as_a_flow():
+    state = compare(methods=["sft", "best-of-n"], seeds=[0], preset="meadow", overrides=TINY, return_state=True)
+    assert state.is_completed(), state.message
+    assert set(state.result()) == {"comparison"}
+    tasks = {task.name: task.state.name for task in task_runs(state)}
+    assert tasks["best-of-n, seed 0"] == tasks["comparison"] == "Completed"
+    again = compare(methods=["sft", "best-of-n"], seeds=[0], preset="meadow", overrides=TINY, return_state=True)
+    assert {task.state.name for task in task_runs(again)} == {"Cached"}

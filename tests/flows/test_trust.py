@@ -22,6 +22,8 @@ def check(limits, overrides, annotator=None):
         {"preferences.annotator.name": "./judges/mine"},
         {"evaluate.annotator.name": "/root/judge"},
         {"execution.base_url": "http://evil.example/v1"},
+        {"execution.reward_url": "http://evil.example/reward"},
+        {"rloo.reward.name": "anything", "rloo.reward.kind": "function"},
         {"sft.model.source": "owner/name", "sft.model.trust_remote_code": True},
     ],
     ids=lambda overrides: next(iter(overrides.values())),

@@ -44,7 +44,7 @@ def test_inverse_cdf(u, token):
     assert float(drawn.logprobs_B) == pytest.approx(math.log(PROBABILITIES[0, token]), abs=1e-6)
 
 
-def tokens_drawn(params, banned=None, n=4000):
+def tokens_drawn(params, banned=(), n=4000):
     numbers = torch.linspace(0, 1 - 1e-6, n, dtype=torch.float64)
     drawn = draw(PROBABILITIES.log().expand(n, -1), numbers, params, banned)
     shares = torch.bincount(drawn.tokens_B, minlength=4) / n
@@ -81,6 +81,6 @@ def test_greedy_takes_the_likeliest():
 
 
 def test_a_banned_token_is_never_drawn():
-    shares, _ = tokens_drawn(SamplingParams(1), banned=0)
+    shares, _ = tokens_drawn(SamplingParams(1), banned=[0])
     assert float(shares[0]) == 0
-    assert tokens_drawn(SamplingParams(1, temperature=0), banned=0)[0].tolist() == [0, 1.0, 0, 0]
+    assert tokens_drawn(SamplingParams(1, temperature=0), banned=[0])[0].tolist() == [0, 1.0, 0, 0]

@@ -10,6 +10,11 @@ import pytest
         "alpaca_farm_core.methods.sft.stage",
         "alpaca_farm_core.methods.reward_model.stage",
         "alpaca_farm_core.methods.ppo.stage",
+        "alpaca_farm_core.methods.registry",
+        "alpaca_farm_core.evaluation.comparison.stage",
+        "alpaca_farm_core.methods.rloo.stage",
+        "alpaca_farm_core.methods.grpo.stage",
+        "alpaca_farm_core.methods.quark.stage",
         "alpaca_farm_core.generation.stage",
     ],
 )

@@ -1,18 +1,21 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from alpaca_farm_core.artifacts.files import read_jsonl
-from alpaca_farm_core.errors import ConfigError, DataError, ModelError, TrainingDivergedError
+from alpaca_farm_core.errors import ConfigError, DataError, TrainingDivergedError
 from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.methods.ppo.config import PPOConfig
-from alpaca_farm_core.methods.ppo.rollout import judge, learnable
-from alpaca_farm_core.methods.ppo.setup import set_up
-from alpaca_farm_core.methods.ppo.update import Update
+from alpaca_farm_core.methods.ppo.objective import PPO
 from alpaca_farm_core.models.loading import load_policy, load_reward_model, save_reward_model
 from alpaca_farm_core.pipeline.stage import StageContext
+from alpaca_farm_core.training.on_policy.judged import judge
+from alpaca_farm_core.training.on_policy.setup import set_up
+from alpaca_farm_core.training.on_policy.update import Update
+from alpaca_farm_core.training.rewards.base import Answers
 from tests.methods import toy
 
 STEPS = toy.PPO_VALUES["steps"]
@@ -27,12 +30,14 @@ def prepare(world, tmp_path, execution=toy.EXECUTION, **values):
     """Everything up to the first update, without a stage around it."""
     config = PPOConfig.build({**toy.PPO_VALUES, **values})
     inputs = {"policy": world.policy, "reward_model": world.reward_model, "data": world.data}
-    setup = set_up(StageContext(config, inputs, tmp_path, tmp_path, tmp_path, execution))
+    context = StageContext(config, inputs, tmp_path, tmp_path, tmp_path, execution)
+    setup = set_up(context, with_eos=not config.paper_compat)
+    algorithm = PPO(setup)
     params = SamplingParams(config.max_new_tokens, config.temperature)
     responses = setup.sampler.sample(setup.prompts.token_ids[:12], list(range(12)), params)
-    judged = judge(responses, setup.learners.policy, setup.reference, setup.reward_model, setup.passes, config)
-    targets = learnable(judged, setup.learners.critic, setup.passes, config, config.kl_coef)
-    return config, setup, judged, targets
+    answers = Answers(setup.prompts.instructions[:12], responses, setup.loaded.tokenizer)
+    judged = judge(answers, setup.policy.model, setup.reference, setup.reward, setup.passes, config, algorithm.width)
+    return algorithm, setup, judged, algorithm.objective(judged, 1, config.kl_coef)
 
 
 def test_the_artifact_holds_policy_checkpoints_metrics_and_samples(world, trained):
@@ -123,13 +128,14 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_result_is_the_same(worl
 
 
 def test_judged_grids_are_those_of_row_by_row_passes(world, tmp_path):
-    _, setup, judged, targets = prepare(world, tmp_path)
+    algorithm, setup, judged, objective = prepare(world, tmp_path)
+    targets = objective.targets
     for row in range(12):
         prompt, response = judged.responses.prompt_ids[row], judged.responses.response_ids[row]
         ids = torch.tensor([prompt + response])
         with torch.no_grad():
-            logits = setup.learners.policy(ids).logits[0, len(prompt) - 1 : -1]
-            values = setup.learners.critic(ids, torch.ones_like(ids))[0, len(prompt) - 1 : -1]
+            logits = setup.policy.model(ids).logits[0, len(prompt) - 1 : -1]
+            values = algorithm.critic(ids, torch.ones_like(ids))[0, len(prompt) - 1 : -1]
         logprobs = torch.log_softmax(logits, -1)
         expected = logprobs[torch.arange(len(response)), torch.tensor(response)]
         n = len(response)
@@ -141,7 +147,8 @@ def test_judged_grids_are_those_of_row_by_row_passes(world, tmp_path):
 
 
 def test_advantages_are_white_over_response_tokens(world, tmp_path):
-    _, _, judged, targets = prepare(world, tmp_path)
+    _, _, judged, objective = prepare(world, tmp_path)
+    targets = objective.targets
     tokens = targets.advantages_NR[judged.mask_NR]
     assert float(tokens.mean()) == pytest.approx(0, abs=1e-5)
     assert float(tokens.var(correction=0)) == pytest.approx(1, abs=1e-4)
@@ -149,9 +156,10 @@ def test_advantages_are_white_over_response_tokens(world, tmp_path):
 
 
 def test_the_value_head_starts_at_zero_and_the_critic_owns_its_weights(world, tmp_path):
-    _, setup, _, targets = prepare(world, tmp_path)
+    algorithm, setup, _, objective = prepare(world, tmp_path)
+    targets = objective.targets
     assert (targets.values_NR == 0).all()
-    critic = next(setup.learners.critic.backbone.parameters())
+    critic = next(algorithm.critic.backbone.parameters())
     reward = next(setup.reward_model.base_model.parameters())
     assert torch.equal(critic, reward)
     assert critic.data_ptr() != reward.data_ptr()
@@ -162,21 +170,25 @@ def test_the_value_head_starts_at_zero_and_the_critic_owns_its_weights(world, tm
 
 @pytest.mark.parametrize("critic", [{"critic_init": "policy"}, {"zero_value_head": False}])
 def test_other_starts_of_the_critic(world, tmp_path, critic):
-    _, setup, judged, targets = prepare(world, tmp_path, **critic)
+    algorithm, setup, judged, objective = prepare(world, tmp_path, **critic)
+    targets = objective.targets
     if critic == {"critic_init": "policy"}:
-        policy = next(setup.learners.policy.base_model.parameters())
-        assert torch.equal(next(setup.learners.critic.backbone.parameters()), policy)
+        policy = next(setup.policy.model.base_model.parameters())
+        assert torch.equal(next(algorithm.critic.backbone.parameters()), policy)
     else:
         assert (targets.values_NR[judged.mask_NR] != 0).any()
+
+
+def update(algorithm, setup, objective):
+    return Update(algorithm, objective, setup.passes, setup.workers, max_grad_norm=1.0)
 
 
 def gradients(world, tmp_path, budget, order=None, **values):
     """Gradients of one minibatch of all 12 responses."""
     execution = toy.EXECUTION.model_copy(update={"micro_batch_tokens": budget})
-    config, setup, judged, targets = prepare(world, tmp_path, execution, **values)
-    update = Update(setup.learners, judged, targets, setup.passes, setup.workers, config)
-    record = update._accumulate(order or list(range(12)))
-    models = (setup.learners.policy, setup.learners.critic)
+    algorithm, setup, _, objective = prepare(world, tmp_path, execution, **values)
+    record = update(algorithm, setup, objective).accumulate(order or list(range(12)))
+    models = (setup.policy.model, algorithm.critic)
     return record, [p.grad for model in models for p in model.parameters() if p.grad is not None]
 
 
@@ -197,7 +209,8 @@ def test_the_first_update_is_the_plain_policy_gradient(world, tmp_path):
 
 
 def test_paper_compat_counts_all_positions(world, tmp_path):
-    config, setup, judged, targets = prepare(world, tmp_path, paper_compat=True, max_new_tokens=14)
+    algorithm, setup, judged, objective = prepare(world, tmp_path, paper_compat=True, max_new_tokens=14)
+    targets = objective.targets
     assert judged.mask_NR.shape == targets.advantages_NR.shape == (12, 14)
     assert not judged.mask_NR.all()
     # whitening over padding too, by the formula on all 12 × 14 positions
@@ -215,8 +228,7 @@ def test_paper_compat_counts_all_positions(world, tmp_path):
         expected = float(setup.reward_model(ids).logits)
     assert float(judged.rewards_N[row]) == pytest.approx(expected, abs=1e-5)
     # losses divided by all positions
-    update = Update(setup.learners, judged, targets, setup.passes, setup.workers, config)
-    record = update._accumulate(list(range(12)))
+    record = update(algorithm, setup, objective).accumulate(list(range(12)))
     expected_error = float(targets.returns_NR[judged.mask_NR].square().sum()) / (12 * 14)
     assert record["value_error"] == pytest.approx(expected_error, rel=1e-4)
 
@@ -260,20 +272,21 @@ def test_a_diverging_update_stops_the_run(world, store):
         toy.ppo(store, world, learning_rate=1e30, max_grad_norm=0, weight_decay=1e30)
 
 
-def test_different_vocabularies_are_refused(world, store, tmp_path):
-    from dataclasses import replace
-
+def test_a_reward_model_with_another_tokenizer_reads_the_text(world, tmp_path):
+    """One more token in the vocabulary: the answers are tokenised anew, and mean the same."""
     loaded = load_reward_model(world.reward_model.path, toy.EXECUTION)
     loaded.tokenizer.add_tokens(["<|new|>"])
     folder = tmp_path / "other"
     save_reward_model(loaded, folder)
-    broken = replace(world.reward_model, path=folder)
-    config = PPOConfig.build(toy.PPO_VALUES)
-    context = StageContext(
-        config, {"policy": world.policy, "reward_model": broken, "data": world.data}, tmp_path, tmp_path, tmp_path
-    )
-    with pytest.raises(ModelError, match="different vocabularies"):
-        set_up(context)
+    _, setup, judged, _ = prepare(world, tmp_path)
+    _, other, again, _ = prepare(replace(world, reward_model=replace(world.reward_model, path=folder)), tmp_path)
+    assert setup.reward.reads_tokens
+    assert not other.reward.reads_tokens
+    tokenizer = setup.loaded.tokenizer
+    for row, (ids, done) in enumerate(zip(judged.responses.response_ids, judged.responses.finished, strict=True)):
+        text = ids[:-1] if done else ids
+        if tokenizer(tokenizer.decode(text), add_special_tokens=False)["input_ids"] == text:
+            torch.testing.assert_close(judged.rewards_N[row], again.rewards_N[row], atol=1e-5, rtol=1e-5)
 
 
 def test_steps_follow_from_passes(world, store):

@@ -5,11 +5,11 @@ import torch
 
 from alpaca_farm_core.methods.ppo.loss import (
     explained_variance,
-    penalise_unfinished,
     policy_loss,
     shaped_rewards,
     value_loss,
 )
+from alpaca_farm_core.training.on_policy.judged import penalise_unfinished
 
 NAN = float("nan")
 MASK = torch.tensor([[True, True], [True, False]])

@@ -5,11 +5,11 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from alpaca_farm_core.artifacts.files import read_jsonl
+from alpaca_farm_core.data.pairs import tokenise_pairs
 from alpaca_farm_core.data.rows import read_preferences
 from alpaca_farm_core.data.tokenise import encode_prompts, encode_responses
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.methods.reward_model.loss import pair_sums
-from alpaca_farm_core.methods.reward_model.pairs import tokenise_pairs
 from alpaca_farm_core.models.loading import load_policy, load_reward_model
 from alpaca_farm_core.types import Preference
 from tests.methods import toy

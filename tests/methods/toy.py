@@ -9,8 +9,11 @@ from alpaca_farm_core.artifacts.manifest import Artifact
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.base import Config, Field
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.methods.dpo.stage import STAGE_REFERENCE as REFERENCE
+from alpaca_farm_core.methods.expert_iteration.stage import STAGE_SAMPLES as EXPERT_SAMPLES
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
+from alpaca_farm_core.methods.registry import methods
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
 from alpaca_farm_core.methods.sft.config import SFTConfig
@@ -45,6 +48,12 @@ PPO_VALUES = {
     "seed": 0, "steps": 4, "rollout_batch_size": 12, "minibatch_size": 6, "epochs": 2, "max_prompt_tokens": 40,
     "max_new_tokens": 10, "learning_rate": 1e-3, "warmup_steps": 1, "eval_every": 2, "eval_prompts": 5, "save_every": 2,
     "log_rollouts_every": 2, "log_rollouts": 2, "unfinished_penalty": -1.0,
+}  # fmt: skip
+
+
+METHOD_VALUES = {
+    "seed": 0, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "eval_every": 2, "eval_size": 5, "max_length": 96,
+    "n_samples": 2, "sample_max_new_tokens": 8, "n": 4, "max_new_tokens": 10, "top_p": 1.0, "unfinished": "keep",
 }  # fmt: skip
 
 
@@ -145,3 +154,40 @@ def ppo(store, world: World, progress=None, execution=EXECUTION, **values):
     config = PPOConfig.build({**PPO_VALUES, **values})
     inputs = {"policy": world.policy, "reward_model": world.reward_model, "data": world.data}
     return run_stage(PPO, config, inputs, store=store, name="ppo", execution=execution, progress=progress).artifact
+
+
+def method_stage(store, stage, inputs, progress=None, execution=EXECUTION, **values):
+    """Run any stage of a method on the toy world."""
+    values = {
+        name: value for name, value in {**METHOD_VALUES, **values}.items() if name in stage.config_class.model_fields
+    }
+    config = stage.config_class.build(values)
+    return run_stage(
+        stage, config, inputs, store=store, name=stage.name, execution=execution, progress=progress
+    ).artifact
+
+
+def method_inputs(world: World, stage) -> dict[str, Artifact]:
+    """The world's artifacts by the stage's roles, with an earlier stage's result where it needs one."""
+    roles = [role.removesuffix("*") for role in stage.inputs]
+    inputs = {role: getattr(world, role) for role in roles if hasattr(world, role)}
+    if "reference" in stage.inputs:
+        inputs["reference"] = method_stage(world.store, REFERENCE, method_inputs(world, REFERENCE))
+    if "samples" in stage.inputs:
+        inputs["samples"] = method_stage(world.store, EXPERT_SAMPLES, method_inputs(world, EXPERT_SAMPLES))
+    return inputs
+
+
+GROUP_VALUES = {name: value for name, value in PPO_VALUES.items() if name != "epochs"} | {"group_size": 3}
+QUARK_VALUES = {name: value for name, value in PPO_VALUES.items() if name != "epochs"}
+
+
+def on_policy(method, store, world: World, progress=None, execution=EXECUTION, reward_model=True, **values):
+    """Run one of rloo, grpo, quark (or ppo)."""
+    stage = methods()[method].stages[-1]
+    base = {"ppo": PPO_VALUES, "quark": QUARK_VALUES}.get(method, GROUP_VALUES)
+    config = stage.config_class.build({**base, **values})
+    inputs = {"policy": world.policy, "data": world.data}
+    if reward_model:
+        inputs["reward_model"] = world.reward_model
+    return run_stage(stage, config, inputs, store=store, name=method, execution=execution, progress=progress).artifact

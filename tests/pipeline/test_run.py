@@ -89,6 +89,29 @@ def test_failed_body_publishes_nothing_and_keeps_its_workspace(store):
     assert list((store.root / "workspaces").iterdir()) == []
 
 
+def write_and_be_killed(root):
+    def killed(context):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+            write_json(context.output / "numbers.json", [1.0])
+
+    run_numbers_with(Store(root), killed)
+
+
+def run_numbers_with(store, body):
+    return run_stage(dataclasses.replace(toy.NUMBERS, run=body), toy.NumbersConfig(), {}, store=store, name="n")
+
+
+def test_what_a_killed_writer_left_is_no_part_of_the_artifact(tmp_path):
+    process = PROCESSES.Process(target=write_and_be_killed, args=(tmp_path / "killed",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert [path.suffix for path in (tmp_path / "killed").rglob("output/*") if path.is_file()] == [".tmp"]
+    whole, resumed = (run_numbers(Store(tmp_path / name)).artifact for name in ("whole", "killed"))
+    assert resumed.manifest.semantic() == whole.manifest.semantic()
+
+
 @pytest.mark.parametrize("damage", ["truncate", "delete", "manifest"])
 def test_damaged_artifact_is_reported_and_rebuilt(store, damage):
     artifact = run_numbers(store).artifact

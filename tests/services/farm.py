@@ -59,7 +59,8 @@ class Up:
         assert self.process.poll() is None, self.said()
 
     def processes(self):
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """Everything below it that runs."""
+        return [p for p in psutil.Process(self.process.pid).children(recursive=True) if _runs(p)]
 
     def stop(self, number=signal.SIGINT):
         """End it like Ctrl-C; return what was below it before."""
@@ -71,10 +72,18 @@ class Up:
     # --- Prefect's API
 
     def get(self, path):
-        return self.http.get(path).raise_for_status().json()
+        return self.send("GET", path)
 
     def post(self, path, **body):
-        return self.http.post(path, json=body).raise_for_status().json()
+        return self.send("POST", path, body)
+
+    def send(self, method, path, body=None):
+        """Ask as Prefect's own clients do: 503 is what the server says while SQLite is locked, and means "again"."""
+        deadline = time.monotonic() + 60
+        while (answer := self.http.request(method, path, json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            assert time.monotonic() < deadline, f"{method} {path}: {answer.text}"
+            time.sleep(0.5)
+        return answer.raise_for_status().json() if answer.content else None
 
     def start_run(self, deployment, **parameters):
         """Start a run of `flow/deployment`; return its id."""
@@ -113,6 +122,13 @@ class Up:
         return list({child for process in mine for child in [process, *process.children(recursive=True)]})
 
 
+def _runs(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _works_on(process, run_id):
     try:
         return process.environ().get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == run_id.replace("-", "")
@@ -142,5 +158,6 @@ def running(root, *options, **more):
         up.http.close()
         if up.process.poll() is None:
             up.stop()
+        up.http.close()
         for process in psutil.wait_procs(below, timeout=10)[1]:
             process.kill()

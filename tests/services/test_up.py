@@ -67,15 +67,14 @@ def test_mistakes_in_the_form_fail_at_once_with_what_to_do(up, parameters, said)
 
 def test_the_night_fires_by_its_schedule_and_the_second_time_all_is_cached(up):
     night = up.get("/deployments/name/evaluate/nightly-evaluation")
-    up.http.patch(
-        f"/deployments/{night['id']}", json={"parameters": {"preset": "meadow", "overrides": TINY, "run_name": "night"}}
-    ).raise_for_status()
+    parameters = {"preset": "meadow", "overrides": TINY, "run_name": "night"}
+    up.send("PATCH", f"/deployments/{night['id']}", {"parameters": parameters})
     cron = {"schedule": {"cron": "* * * * *", "timezone": "Europe/Berlin"}, "active": True}
-    (made,) = up.http.post(f"/deployments/{night['id']}/schedules", json=[cron]).raise_for_status().json()
+    (made,) = up.send("POST", f"/deployments/{night['id']}/schedules", [cron])
     try:
         fired = wait_for(lambda: finished_runs(up, night["id"])[1:2] and finished_runs(up, night["id"]), 300)
     finally:
-        up.http.delete(f"/deployments/{night['id']}/schedules/{made['id']}").raise_for_status()
+        up.send("DELETE", f"/deployments/{night['id']}/schedules/{made['id']}")
     assert {run["state_name"] for run in fired} == {"Completed"}
     assert set(up.task_states(fired[1]["id"]).values()) == {"Cached"}
 

@@ -9,6 +9,14 @@ from alpaca_farm_core.errors import TrainingStoppedError
 from alpaca_farm_core.pipeline.stop import StopRequest
 
 
+@pytest.fixture(autouse=True)
+def interrupts_arrive():
+    """A shell that starts the tests in the background has told them to ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_stop_waits_for_the_checkpoint_and_then_does_what_the_signal_does():
     stop, seen = StopRequest(), []
 

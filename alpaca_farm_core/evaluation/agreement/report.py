@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from alpaca_farm_core.data.preference_files import LabelledPair
-from alpaca_farm_core.evaluation.agreement.bootstrap import interval, ratio
 from alpaca_farm_core.evaluation.agreement.measures import MEASURES, confusion, kappa
 from alpaca_farm_core.evaluation.agreement.votes import Ballot, join
+from alpaca_farm_core.evaluation.bootstrap import bootstrap, ratio
 
 
 def measure_agreement(
@@ -61,7 +61,7 @@ def _share(clusters: Sequence[Sequence[Ballot]], name: str, draws: int, seed: in
     total = sums.sum(axis=0)
     if not total[1]:
         return {"value": None, "interval": None, "n": 0}
-    spread = interval(sums, ratio, draws, seed)
+    spread = bootstrap(sums, ratio, draws, seed)
     return {"value": float(ratio(total)), "interval": list(spread) if spread else None, "n": int(total[1])}
 
 
@@ -69,7 +69,7 @@ def _kappa(clusters: Sequence[Sequence[Ballot]], draws: int, seed: int) -> dict[
     tables = np.array([np.sum([confusion(ballot) for ballot in cluster], axis=0) for cluster in clusters])
     value = float(kappa(tables.sum(axis=0)))
     flat = tables.reshape(len(tables), 9)
-    spread = interval(flat, lambda sums: kappa(sums.reshape(-1, 3, 3)), draws, seed)
+    spread = bootstrap(flat, lambda sums: kappa(sums.reshape(-1, 3, 3)), draws, seed)
     known = None if np.isnan(value) else value
     return {
         "value": known,

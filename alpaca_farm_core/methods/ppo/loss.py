@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from alpaca_farm_core.training.masking import masked_fill_zero, masked_sum
+from alpaca_farm_core.training.on_policy.surrogate import clipped_surrogate
 
 
 class PolicyLoss(NamedTuple):
@@ -45,21 +46,9 @@ class ValueLoss(NamedTuple):
 def policy_loss(
     logprobs_BT: Tensor, old_logprobs_BT: Tensor, advantages_BT: Tensor, mask_BT: Tensor, clip_range: float
 ) -> PolicyLoss:
-    """Σ max(−A ρ, −A clip(ρ, 1 ± ε)) with ρ = π / π_old.
-
-    Source: Schulman et al. 2017, "Proximal policy optimization algorithms", equation 7.
-    """
-    # Mask before exp: a NaN or a huge ratio in the padding would poison the gradient even when not summed.
-    difference_BT = masked_fill_zero(logprobs_BT - old_logprobs_BT, mask_BT)
-    advantages_BT = masked_fill_zero(advantages_BT, mask_BT)
-    ratio_BT = difference_BT.exp()
-    plain_BT = -advantages_BT * ratio_BT
-    clipped_BT = -advantages_BT * ratio_BT.clamp(1 - clip_range, 1 + clip_range)
-    return PolicyLoss(
-        loss=torch.maximum(plain_BT, clipped_BT).sum(),
-        clipped=(clipped_BT > plain_BT).sum(),
-        approx_kl=0.5 * difference_BT.detach().square().sum(),
-    )
+    """Σ of the clipped surrogate over the tokens: equation 7 of Schulman et al. 2017."""
+    terms = clipped_surrogate(logprobs_BT, old_logprobs_BT, advantages_BT, mask_BT, clip_range)
+    return PolicyLoss(terms.loss.sum(), terms.clipped.sum(), terms.approx_kl.sum())
 
 
 def value_loss(
@@ -78,11 +67,6 @@ def value_loss(
         clipped=(clipped_BT > plain_BT).sum(),
         squared_error=plain_BT.detach().sum(),
     )
-
-
-def penalise_unfinished(rewards_B: Tensor, finished_B: Tensor, penalty: float | None) -> Tensor:
-    """Give responses that did not end the penalty instead of their reward; None = leave all as they are."""
-    return rewards_B if penalty is None else torch.where(finished_B, rewards_B, penalty)
 
 
 def shaped_rewards(rewards_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, kl_coef: float) -> Tensor:

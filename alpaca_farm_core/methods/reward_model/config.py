@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from alpaca_farm_core.config.base import Field
-from alpaca_farm_core.training.config import LoopConfig
+from alpaca_farm_core.training.config import AdaptableConfig
 
 
-class RewardModelConfig(LoopConfig):
+class RewardModelConfig(AdaptableConfig):
     """Training of a reward model on preferences, starting from the policy's backbone."""
 
     epochs: int = Field(1, ge=1, description="Passes over the training pairs.")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from alpaca_farm_core.data.collate import collate, token_budget_micro_batches
+from alpaca_farm_core.data.pairs import TokenisedPairs
 from alpaca_farm_core.generation.scoring import rewards_at_end
 from alpaca_farm_core.methods.reward_model.loss import pair_sums
-from alpaca_farm_core.methods.reward_model.pairs import TokenisedPairs
 from alpaca_farm_core.training.loop import LossSums
 
 if TYPE_CHECKING:

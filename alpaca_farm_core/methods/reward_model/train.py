@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from alpaca_farm_core.artifacts.files import write_jsonl
+from alpaca_farm_core.data.pairs import TokenisedPairs, tokenise_pairs
 from alpaca_farm_core.data.preferences import LabelCounts, usable_preferences
 from alpaca_farm_core.data.rows import read_preferences, split_preferences
 from alpaca_farm_core.errors import DataError
@@ -12,8 +14,8 @@ from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.generation.scoring import READS_EOS
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.reward_model.objective import PairLoss
-from alpaca_farm_core.methods.reward_model.pairs import TokenisedPairs, tokenise_pairs
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, reward_model_from_policy, save_reward_model
+from alpaca_farm_core.models.lora import ADAPTERS, adapt, merged, save_adapters
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.finite import require_finite
 from alpaca_farm_core.training.launch import start_workers
@@ -37,6 +39,8 @@ def train(context: StageContext) -> StageResult:
     stored_dtype = policy.model.dtype
     reward = reward_model_from_policy(policy, config.seed)
     reward.model.float()
+    adapt(reward.model, config.lora, config.seed)
+    reward.model.score.requires_grad_(True)
     setattr(reward.model.config, READS_EOS, config.eos)
     del policy
     # 2. the pairs
@@ -50,7 +54,11 @@ def train(context: StageContext) -> StageResult:
     run = Supervised.of_stage(context, reward.model, objective, workers, execution)
     steps = run.run()
     # 4. the artifact; held-out rewards are those of the weights as saved
+    if workers.is_main:
+        save_adapters(reward.model, config.lora, context.output / ADAPTERS)
+    reward = replace(reward, model=merged(reward.model))
     reward.model.to(stored_dtype)
+    objective = PairLoss(reward.model, training, heldout, pad_id, execution.micro_batch_tokens)
     heldout_json = _heldout_rows(objective, heldout, run.total_steps)
     if workers.is_main:
         save_reward_model(reward, context.output)

@@ -1,0 +1,143 @@
+"""Body of the stage `comparison`: facts to JSON and CSV, facts with times and cost to a page.
+
+Times and cost come from the manifests' volatile part, so they are in `comparison.html` and `cost.json` only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from alpaca_farm_core.artifacts.files import write_json, write_text_atomic
+from alpaca_farm_core.artifacts.manifest import Artifact
+from alpaca_farm_core.evaluation.comparison.config import ComparisonConfig
+from alpaca_farm_core.evaluation.comparison.facts import build_facts, by_role
+from alpaca_farm_core.evaluation.report import format as words
+from alpaca_farm_core.evaluation.report.charts import Series, Whisker, dot_whisker, line_chart
+from alpaca_farm_core.pipeline.stage import StageContext, StageResult
+
+FACTS, TABLE, PAGE, COST = "comparison.json", "comparison.csv", "comparison.html", "cost.json"
+
+
+def write_comparison(context: StageContext) -> StageResult:
+    """Write the comparison's files.
+
+    Raises:
+        DataError: nothing was evaluated, or by different annotators.
+    """
+    config: ComparisonConfig = context.config
+    facts = build_facts(config, context.inputs)
+    cost = costs(context.inputs, config)
+    write_json(context.output / FACTS, facts)
+    write_text_atomic(context.output / TABLE, to_csv(facts["rows"]))
+    write_json(context.output / COST, cost)
+    write_text_atomic(context.output / PAGE, render(facts, cost))
+    best = facts["rows"][0]
+    return StageResult(
+        metrics={
+            "n_methods": len(facts["rows"]),
+            "n_seeds": len(config.seeds),
+            "best": best["method"],
+            facts["basis"]: best[facts["basis"]],
+        },
+        n_missing=sum(row["n_missing"] for row in facts["rows"]),
+    )
+
+
+def costs(inputs: Mapping[str, Artifact], config: ComparisonConfig) -> dict[str, dict[str, float]]:
+    """Method → seconds and dollars of what it alone made (shared stages left out), mean over seeds."""
+    totals = {method: {"seconds": 0.0, "cost_usd": 0.0} for method in config.methods}
+    prefixes = ("made", "own", "evaluation", "answers")
+    for prefix in prefixes:
+        for (_, method), artifact in by_role(inputs, prefix).items():
+            volatile = artifact.manifest.volatile
+            name = method.split(".")[0]
+            if prefix in ("made", "own"):
+                totals[name]["seconds"] += float(volatile["seconds"]) / len(config.seeds)
+            totals[name]["cost_usd"] += float(volatile["cost_usd"]) / len(config.seeds)
+    return totals
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Comma-separated values; intervals as two columns, unknown values empty, the paper's column left out."""
+    flat = []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for name, value in row.items():
+            if name.endswith("_interval"):
+                cells[f"{name}_low"], cells[f"{name}_high"] = value or (None, None)
+            elif name != "paper":
+                cells[name] = value
+        flat.append(cells)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return stream.getvalue()
+
+
+def render(facts: Mapping[str, Any], cost: Mapping[str, Mapping[str, float]]) -> str:
+    """The page as HTML; every text is escaped by the template, only our own SVG is marked as safe."""
+    return _template().render(
+        facts=facts,
+        cost=cost,
+        win_rates=Markup(_win_rates(facts)),
+        movement=Markup(_movement(facts)),
+        curve=Markup(_curve(facts)) if facts["best_of_n"] else None,
+    )
+
+
+def _win_rates(facts: Mapping[str, Any]) -> str:
+    basis = facts["basis"]
+    rows = [
+        Whisker(row["method"], row[basis], *(row[f"{basis}_interval"] or (row[basis], row[basis])))
+        for row in facts["rows"]
+        if row[basis] is not None
+    ]
+    words_of = {"gold_win_rate": "gold win rate against SFT, %", "win_rate": "judged win rate against SFT, %"}
+    return dot_whisker(rows, words_of[basis], reference=(50.0, "even"))
+
+
+def _movement(facts: Mapping[str, Any]) -> str:
+    """Where each method ended: proxy reward by KL; one point each."""
+    points = [row for row in facts["policies"] if row["reward"] is not None]
+    series = [Series(row["method"], [(row["kl"], row["reward"])]) for row in points]
+    return line_chart(series, "KL from the SFT policy, nats per response", "proxy reward", width=640, height=300)
+
+
+def _curve(facts: Mapping[str, Any]) -> str:
+    rows = facts["best_of_n"]
+    lines = [Series("proxy reward", [(row["kl"], row["reward"]) for row in rows])]
+    if rows[0]["gold_utility"] is not None:
+        lines.append(Series("gold utility", [(row["kl"], row["gold_utility"]) for row in rows]))
+    return line_chart(
+        [Series(one.name, _from_start(one.points)) for one in lines],
+        "KL(n) = log n − (n − 1)/n, nats",
+        "gain over n = 1",
+        width=640,
+        height=300,
+    )
+
+
+def _from_start(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(x, y - points[0][1]) for x, y in points]
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("alpaca_farm_core.evaluation.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for name in ("number", "fixed", "percent", "share", "interval", "duration", "money"):
+        environment.filters[name] = getattr(words, name)
+    return environment.get_template("comparison.html.jinja")

@@ -1,0 +1,33 @@
+"""The stage `best_of_n`: policy, reward model and dataset in, the best answers out; and the method as data."""
+
+from __future__ import annotations
+
+from alpaca_farm_core.methods.best_of_n.config import BestOfNConfig
+from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Sample, score, choose."""
+    from alpaca_farm_core.methods.best_of_n.select import select
+
+    return select(context)
+
+
+STAGE = Stage(
+    name="best_of_n",
+    version=1,
+    config_class=BestOfNConfig,
+    inputs={"policy": "policy", "reward_model": "reward_model", "data": "dataset"},
+    output="outputs",
+    run=run,
+    summary="Sample n answers per instruction and keep the one with the highest reward.",
+)
+
+METHOD = Method(
+    name="best-of-n",
+    title="Best-of-n",
+    summary="No training: the best of n samples by the reward model.",
+    stages=(STAGE,),
+    calls=(Call("best_of_n", {"policy": "sft", "reward_model": "reward_model", "data": "data"}),),
+)

@@ -1,0 +1,1 @@
+"""Direct preference optimisation, IPO and their length-normalised variants."""

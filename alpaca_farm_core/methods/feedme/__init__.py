@@ -1,0 +1,1 @@
+"""Binary FeedME: fine-tuning on the preferred answers."""

@@ -1,0 +1,33 @@
+"""The stage `feedme`: policy, preferences and dataset in, policy out; and the method as data."""
+
+from __future__ import annotations
+
+from alpaca_farm_core.methods.feedme.config import FeedMEConfig
+from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+
+
+def _run(context: StageContext) -> StageResult:
+    from alpaca_farm_core.methods.feedme.train import train
+
+    return train(context)
+
+
+STAGE = Stage(
+    name="feedme",
+    version=1,
+    config_class=FeedMEConfig,
+    inputs={"policy": "policy", "preferences": "preferences", "data": "dataset"},
+    output="policy",
+    run=_run,
+    trains=True,
+    summary="Fine-tune the policy on the preferred answers.",
+)
+
+METHOD = Method(
+    name="feedme",
+    title="Binary FeedME",
+    summary="Fine-tuning on the preferred answer of each pair.",
+    stages=(STAGE,),
+    calls=(Call("feedme", {"policy": "sft", "preferences": "preferences", "data": "data"}),),
+)

@@ -1,0 +1,1 @@
+"""Quantised reward conditioning (Quark)."""

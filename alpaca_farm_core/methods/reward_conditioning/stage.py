@@ -1,0 +1,33 @@
+"""The stage `reward_conditioning`: policy, preferences and dataset in, policy out; and the method as data."""
+
+from __future__ import annotations
+
+from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.methods.reward_conditioning.config import RewardConditioningConfig
+from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+
+
+def _run(context: StageContext) -> StageResult:
+    from alpaca_farm_core.methods.reward_conditioning.train import train
+
+    return train(context)
+
+
+STAGE = Stage(
+    name="reward_conditioning",
+    version=1,
+    config_class=RewardConditioningConfig,
+    inputs={"policy": "policy", "preferences": "preferences", "data": "dataset"},
+    output="policy",
+    run=_run,
+    trains=True,
+    summary="Fine-tune the policy on both answers of each pair, behind a good or a bad token.",
+)
+
+METHOD = Method(
+    name="reward-conditioning",
+    title="Binary reward conditioning",
+    summary="Both answers learnt behind a good or bad token; the good one is given at decoding.",
+    stages=(STAGE,),
+    calls=(Call("reward_conditioning", {"policy": "sft", "preferences": "preferences", "data": "data"}),),
+)

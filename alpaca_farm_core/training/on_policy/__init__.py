@@ -1,0 +1,1 @@
+"""What on-policy methods share: rollouts, rewards, updates, records and checkpoints."""

@@ -1,0 +1,1 @@
+"""Rewards of answers: a reward model, a function, an HTTP endpoint or a judge."""
