@@ -53,9 +53,10 @@ def start(page, address):
     return re.search(r"flow-run/([0-9a-f-]+)", page.url).group(1)
 
 
-def watch(page, name):
-    """Stay on the run's page until it says Completed; photograph its graph and its tasks."""
-    sync_api.expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=400_000)
+def watch(page, up, run_id, name):
+    """Stay on the run's page until the run is Completed; photograph its graph and its tasks."""
+    up.wait_for_state(run_id, "Completed", seconds=400)
+    sync_api.expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.wait_for_timeout(2000)  # the graph is drawn after the state
     page.screenshot(path=f"{page.shots}/{name}-graph.png")
     page.get_by_role("tab", name="Task Runs").click()
@@ -68,7 +69,7 @@ def test_the_full_flow_from_the_browser_then_the_same_from_the_store(page, tmp_p
     with running(tmp_path / "up") as up:
         address = f"http://127.0.0.1:{up.port}"
         first = start(page, address)
-        watch(page, "first")
+        watch(page, up, first, "first")
         assert up.run(first)["parameters"]["overrides"]["ppo.kl_coef"] == 0.0375
         assert set(up.task_states(first).values()) == {"Completed"}
         sync_api.expect(page.get_by_text("Cached", exact=True)).to_have_count(0)
@@ -82,7 +83,7 @@ def test_the_full_flow_from_the_browser_then_the_same_from_the_store(page, tmp_p
         page.screenshot(path=f"{tmp_path}/leaderboard.png", full_page=True)
 
         again = start(page, address)
-        watch(page, "again")
+        watch(page, up, again, "again")
         states = up.task_states(again)
         assert set(states.values()) == {"Cached"}
         assert len(states) >= 7
