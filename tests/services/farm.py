@@ -33,6 +33,8 @@ class Up:
         self.output = self.root / "up.log"
         more = ["--auth", auth] if auth else []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # these tests run in a shell's background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with self.output.open("wb") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli.main", "up", "--port", str(self.port), *options, *more],
