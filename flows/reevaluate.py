@@ -20,7 +20,7 @@ from prefect.states import Completed, Failed
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import RegressionError
 from alpaca_farm_core.evaluation.reevaluation.history import read_history
-from flows.launch import PresetName, launch
+from flows.launch import NO_OVERRIDES, PresetName, launch
 from tasks.show import artifact_key, escaped
 
 
@@ -32,7 +32,7 @@ def reevaluate(
     alias: str | None = None,
     last_days: float | None = None,
     fail_on_alarm: bool = False,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
@@ -50,7 +50,7 @@ def reevaluate(
         retry_missing: Ask again for annotations that an earlier run could not get.
     """
     chosen: dict[str, Any] = {"reevaluate.alias": alias, "reevaluate.last_days": last_days}
-    settings = {key: value for key, value in chosen.items() if value is not None} | dict(overrides or {})
+    settings = {key: value for key, value in chosen.items() if value is not None} | dict(overrides)
     if fail_on_alarm:
         settings["reevaluate.fail_on_alarm"] = True
     # A budget of its own for each day: one for all nights would be used up for good.

@@ -12,7 +12,7 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
 from alpaca_farm_core.methods.registry import methods
-from flows.launch import ComparedName, MethodName, PresetName, launch
+from flows.launch import NO_OVERRIDES, ComparedName, MethodName, PresetName, launch
 from flows.reevaluate import reevaluate
 
 
@@ -22,7 +22,7 @@ def rlhf(
     method: MethodName = "ppo",
     annotator: str | None = None,
     run_name: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
@@ -60,7 +60,7 @@ def compare(
     preset: PresetName = "meadow",
     annotator: str | None = None,
     run_name: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
@@ -86,7 +86,7 @@ def _part(name: str, summary: str) -> Flow[..., State]:
         preset: PresetName = "meadow",
         annotator: str | None = None,
         run_name: str | None = None,
-        overrides: dict[str, Any] | None = None,
+        overrides: dict[str, Any] = NO_OVERRIDES,
         budget_usd: float | None = None,
         retry_missing: bool = False,
     ) -> State:

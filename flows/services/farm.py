@@ -59,7 +59,7 @@ class Farm:
         """
         adopt_orphans()  # runs of a worker that was killed
         self._logs = fresh_log_folder(self.store.root)
-        self._environment = client_environment(self.address, self.store.root) | {LIMIT_VARIABLE: TRAINING_LIMIT}
+        self._environment = client_environment(self.address, self.store.location) | {LIMIT_VARIABLE: TRAINING_LIMIT}
         self._starters: list[Callable[[], Service]] = [self._start_server]
         self._restarts: list[float] = []
         self.services.append(self._start_server())
@@ -101,7 +101,7 @@ class Farm:
         self.services.append(starter())
 
     def _start_server(self) -> Service:
-        return start_server(self.address, self.store.root, self._logs / "server.log")
+        return start_server(self.address, self.store.location, self._logs / "server.log")
 
     def _worker_starter(self, name: str, pool: str) -> Callable[[], Service]:
         return lambda: start_worker(name, pool, self._environment, self._logs / f"worker-{name}.log")
