@@ -13,7 +13,7 @@ from typing import Any
 
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.artifacts.manifest import Artifact, Kind
-from alpaca_farm_core.artifacts.store import Store, versions_in
+from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.evaluation.reevaluation.config import AnchorsConfig, HistoryConfig, ReevaluateConfig
 from alpaca_farm_core.evaluation.reevaluation.history import BEFORE, EVALUATION, before_of, judge_of, read_history
@@ -140,7 +140,7 @@ class _Check:
 
     def _conditions(self, name: str, fingerprint: str) -> dict[str, str] | None:
         """Judge and reference of an evaluation; None where it is only planned."""
-        evaluation = self.run.store.find(fingerprint)
+        evaluation = self.run.store.find(fingerprint, payload=False)
         if evaluation is None:
             return None
         recipe = evaluation.manifest.recipe
@@ -149,7 +149,7 @@ class _Check:
 
 def newest(store: Store, kind: Kind, name: str) -> Artifact | None:
     """The newest version of an artifact, if there is one."""
-    there = versions_in(store.root / "artifacts" / kind / name)
+    there = any(artifact.name == name for artifact in store.artifacts(kind))
     return store.get(f"{kind}/{name}") if there else None
 
 
