@@ -18,6 +18,7 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from alpaca_farm_core.artifacts.store import Store
+from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.errors import RegressionError
 from alpaca_farm_core.evaluation.reevaluation.history import read_history
 from flows.launch import NO_OVERRIDES, PresetName, launch
@@ -61,7 +62,8 @@ def reevaluate(
         return state
     made = state.result()
     alarms = read_history(made["history"].open(Store()))[-1]["alarms"]
-    return _raise_alarms(state, alarms, run_name or preset, settings.get("reevaluate.fail_on_alarm") is True)
+    fail = build_study(preset, settings, annotator).reevaluate.fail_on_alarm
+    return _raise_alarms(state, alarms, run_name or preset, fail)
 
 
 def _raise_alarms(state: State, alarms: Sequence[Mapping[str, Any]], name: str, fail: bool) -> State:
