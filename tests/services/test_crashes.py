@@ -11,7 +11,7 @@ import pytest
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.pipeline.runner import LocalRunner
-from flows.compositions import ppo
+from flows.compositions import composition_named
 from tests.services.farm import wait_for
 from tests.tiny import TINY
 
@@ -39,7 +39,7 @@ def kill(processes):
 
 def undisturbed(root, overrides):
     study = build_study("meadow", overrides)
-    return ppo(LocalRunner(study, "undisturbed", Store(root)))["ppo"]
+    return composition_named("ppo")(LocalRunner(study, "undisturbed", Store(root)))["ppo"]
 
 
 @pytest.mark.parametrize("also_worker", [False, True], ids=["flow", "worker_and_flow"])
