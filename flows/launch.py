@@ -73,7 +73,7 @@ def launch(
         _show_problem(flow, error, resume)
         return Failed(message=f"{error}\nThen resume with: {resume}", data=error)
     references = {name: handle.result() for name, handle in made.items() if isinstance(handle, State)}
-    return Completed(data=references, message=f"{len(references)} artifacts in {runner.store.root}")
+    return Completed(data=references, message=f"{len(references)} artifacts in {runner.store.location}")
 
 
 def _show_problem(flow: str, error: FarmError, resume: str) -> None:

@@ -14,6 +14,9 @@ from prefect.client.schemas.objects import State
 from alpaca_farm_core.methods.registry import methods
 from flows.launch import ComparedName, MethodName, PresetName, launch
 
+_NO_OVERRIDES: dict[str, Any] = {}
+"""Not None: of an optional dict, Prefect's form shows no field."""
+
 
 @flow(name="rlhf", persist_result=False)
 def rlhf(
@@ -21,7 +24,7 @@ def rlhf(
     method: MethodName = "ppo",
     annotator: str | None = None,
     run_name: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = _NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
@@ -85,7 +88,7 @@ def _part(name: str, summary: str) -> Flow[..., State]:
         preset: PresetName = "meadow",
         annotator: str | None = None,
         run_name: str | None = None,
-        overrides: dict[str, Any] | None = None,
+        overrides: dict[str, Any] = _NO_OVERRIDES,
         budget_usd: float | None = None,
         retry_missing: bool = False,
     ) -> State:

@@ -56,7 +56,7 @@ class TaskRunner(Runner):
             config=step.config.model_dump(mode="json"),
             inputs=dict(inputs),
             place=Place(
-                store=str(self.store.root),
+                store=self.store.location,
                 name=step.name,
                 execution=self.execution.model_dump(mode="json"),
                 retry_missing=self.retry_missing,

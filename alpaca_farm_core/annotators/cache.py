@@ -101,6 +101,16 @@ class CallCache:
             yield found
             last = max(found)
 
+    def last_row(self) -> int:
+        """Number of the newest row; rows are numbered in the order in which answers came."""
+        with self.readable_errors():
+            return int(self.sql()("SELECT COALESCE(MAX(rowid), 0) FROM Cache").fetchone()[0])
+
+    def read_rows(self, after: int, last: int) -> dict[str, Answer]:
+        """Return the answers of rows `after` + 1 … `last`."""
+        with self.readable_errors():
+            return self._select("rowid > ? AND rowid <= ?", [after, last])
+
     def has_prefix(self, prefix: str) -> bool:
         """Whether any key begins with `prefix`."""
         query = "SELECT 1 FROM Cache WHERE key >= ? AND key < ? LIMIT 1"

@@ -6,7 +6,6 @@ Nothing that a running process holds is touched.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +41,7 @@ def remove(store: Store, removals: list[Removal]) -> int:
             continue
         with store.lock(removal.fingerprint):
             if removal.path.exists():
-                trash = removal.path.with_name(f".trash-{removal.path.name}")
-                removal.path.rename(trash)  # readers see all of it or nothing
-                shutil.rmtree(trash)
+                store.discard(removal.path)
                 freed += removal.size_bytes
     return freed
 

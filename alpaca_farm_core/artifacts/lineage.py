@@ -53,7 +53,7 @@ class Reason:
 
 def lineage(store: Store, fingerprint: str) -> Lineage:
     """Follow the inputs of a fingerprint back to the sources."""
-    artifact = store.find(fingerprint)
+    artifact = store.find(fingerprint, payload=False)
     if artifact is None:
         return Lineage(fingerprint, None)
     inputs = artifact.manifest.recipe.inputs
@@ -111,5 +111,5 @@ def _recipe(store: Store, fingerprint: str | None, planned: Mapping[str, Recipe]
         return None
     if fingerprint in planned:
         return planned[fingerprint]
-    artifact = store.find(fingerprint)
+    artifact = store.find(fingerprint, payload=False)
     return artifact.manifest.recipe if artifact else None

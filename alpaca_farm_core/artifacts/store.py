@@ -1,4 +1,4 @@
-"""The store: the one cache of stage results, on a local folder.
+"""The store: the one cache of stage results, on a local folder; `Store(url)` gives the one for many machines.
 
 Layout: `artifacts/<kind>/<name>/v<N>/` (payload and manifest), `fingerprints/<fp>` (one line per
 build: where it lies), `aliases/<kind>/<name>/<alias>`, `workspaces/<fp>/` (stages in progress),
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from alpaca_farm_core.artifacts.files import fsync_folder, fsync_tree, read_json, write_json, write_text_atomic
 from alpaca_farm_core.artifacts.locks import exclusive, is_held
@@ -46,15 +47,22 @@ class Store:
     """Artifacts, workspaces, aliases and locks under one root folder.
 
     Args:
-        location: Folder of the store; None takes `default_location()`.
+        location: Folder of the store, or a URL (s3://…, then this makes a `SharedStore`); None takes
+            `$ALPACA_FARM_STORE`, else `default_location()`.
 
     Raises:
-        StoreError: the folder cannot be used, or a newer version wrote it.
+        StoreError: the place cannot be used, or a newer version wrote it.
     """
 
+    def __new__(cls, location: str | Path | None = None, *args: Any) -> Store:
+        """Choose the class by the place."""
+        if cls is Store and is_url(location or os.environ.get(STORE_VARIABLE)):
+            from alpaca_farm_core.artifacts.shared import SharedStore
+
+            return super().__new__(SharedStore)
+        return super().__new__(cls)
+
     def __init__(self, location: str | Path | None = None) -> None:
-        if location is not None and "://" in str(location):
-            raise StoreError(f"'{location}' is not a local folder.", "This version keeps stores on local folders only.")
         self.root = Path(location).expanduser().absolute() if location else default_location()
         with readable_storage_errors(self.root):
             self._open()
@@ -72,24 +80,32 @@ class Store:
             )
 
     @property
+    def location(self) -> str:
+        """What opens this store again: `Store(store.location)`, in another process or on another machine."""
+        return str(self.root)
+
+    @property
     def calls(self) -> Path:
         """Folder of the API-call cache."""
         return self.root / "calls"
 
     # Reading -----------------------------------------------------------------------------------
 
-    def find(self, fingerprint: str, on_damage: Callable[[str], None] | None = None) -> Artifact | None:
+    def find(
+        self, fingerprint: str, on_damage: Callable[[str], None] | None = None, payload: bool = True
+    ) -> Artifact | None:
         """Return the newest sound artifact of a fingerprint, or None.
 
         Sound means: manifest present, of this fingerprint, and every file of its stated size.
-        A damaged one is reported to `on_damage` and never returned.
+        A damaged one is reported to `on_damage` and never returned. `payload=False` says that only the
+        manifest is wanted, which saves a store of many machines the download.
         """
         for place in reversed(self.builds(fingerprint)):
             if not (self.root / place).exists():
                 continue  # a publish that never finished, or an artifact removed by gc
             try:
                 artifact = Artifact.read(self.root / place)
-                check_sizes(artifact)
+                self.check(artifact, payload)
             except (ArtifactDamagedError, DataError) as error:
                 if on_damage is not None:
                     on_damage(error.headline)
@@ -97,6 +113,14 @@ class Store:
             if artifact.fingerprint == fingerprint:
                 return artifact
         return None
+
+    def check(self, artifact: Artifact, payload: bool = True) -> None:
+        """Check that an artifact's files are here with their stated sizes.
+
+        Raises:
+            ArtifactDamagedError: naming the first file that is not.
+        """
+        check_sizes(artifact)
 
     def builds(self, fingerprint: str) -> list[str]:
         """Places (relative to the root) where a fingerprint was ever published, oldest first."""
@@ -134,32 +158,45 @@ class Store:
 
     def _select(self, folder: Path, selector: str) -> Artifact:
         versions = versions_in(folder)
-        alias = self.root / "aliases" / folder.parent.name / folder.name / selector
+        aliases = self.aliases(folder.parent.name, folder.name)
         if selector == "latest" and versions:
             return Artifact.read(folder / f"v{versions[-1]}")
         if re.fullmatch(r"v\d+", selector) and int(selector[1:]) in versions:
             return Artifact.read(folder / selector)
-        if alias.is_file():
-            return Artifact.read(folder / f"v{int(alias.read_text(encoding='utf-8'))}")
-        aliases = sorted(self.aliases(folder.parent.name, folder.name))
-        known = ", ".join([*(f"v{v}" for v in versions), *aliases, "latest"])
+        if selector in aliases:
+            return Artifact.read(folder / f"v{aliases[selector]}")
+        known = ", ".join([*(f"v{v}" for v in versions), *sorted(aliases), "latest"])
         raise ArtifactNotFoundError(f"{folder.parent.name}/{folder.name} has no '{selector}'.", f"It has: {known}.")
 
     def _by_prefix(self, prefix: str) -> Artifact:
-        names = sorted(p.name for p in (self.root / "fingerprints").glob(f"{prefix}*"))
-        found = [artifact for name in names if (artifact := self.find(name))]
+        found = [artifact for name in self.fingerprints(prefix) if (artifact := self.find(name))]
         if len(found) != 1:
             problem = "matches several artifacts" if found else "matches no artifact"
             raise ArtifactNotFoundError(f"The fingerprint {prefix} {problem}.", "See `alpaca-farm artifacts list`.")
         return found[0]
 
+    def fingerprints(self, prefix: str) -> list[str]:
+        """Published fingerprints that begin with `prefix`, sorted."""
+        return sorted(p.name for p in (self.root / "fingerprints").glob(f"{prefix}*"))
+
     # Writing -----------------------------------------------------------------------------------
 
     @contextmanager
-    def lock(self, fingerprint: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Make one process at a time work on a fingerprint."""
+    def lock(
+        self, fingerprint: str, on_wait: Callable[[str], None] | None = None, or_published: bool = False
+    ) -> Iterator[bool]:
+        """Make one process at a time work on a fingerprint.
+
+        Args:
+            fingerprint: Of the stage.
+            on_wait: Called once with who works on it, if somebody does.
+            or_published: The wait may also end, without the lock, when another machine has published.
+
+        Yields:
+            Whether the lock is held; always, unless `or_published`.
+        """
         with readable_storage_errors(self.root), exclusive(self.lock_file(fingerprint), on_wait):
-            yield
+            yield True
 
     def lock_file(self, fingerprint: str) -> Path:
         """The lock file of a fingerprint."""
@@ -204,6 +241,12 @@ class Store:
     def _index(self, fingerprint: str) -> Path:
         return self.root / "fingerprints" / fingerprint
 
+    def discard(self, folder: Path) -> None:
+        """Remove the folder of an artifact or a workspace; readers see all of it or nothing."""
+        trash = folder.with_name(f".trash-{folder.name}")
+        folder.rename(trash)
+        shutil.rmtree(trash)
+
     # Aliases -----------------------------------------------------------------------------------
 
     def tag(self, artifact: Artifact, alias: str) -> None:
@@ -240,6 +283,11 @@ def check_sizes(artifact: Artifact) -> None:
             raise ArtifactDamagedError(
                 f"{artifact.path}: {entry.path} is {found}.", "Run the flow again; the artifact is rebuilt."
             )
+
+
+def is_url(location: str | Path | None) -> bool:
+    """Tell a URL from a folder."""
+    return location is not None and "://" in str(location)
 
 
 def versions_in(folder: Path) -> list[int]:

@@ -29,13 +29,15 @@ def verify(store: Store, artifacts: Iterable[Artifact], check_lineage: bool = Fa
             from (another build of the same recipe), and inputs that are gone.
     """
     return [
-        Finding(artifact.reference, (*_damage(artifact), *(_lineage(store, artifact) if check_lineage else ())))
+        Finding(artifact.reference, (*_damage(store, artifact), *(_lineage(store, artifact) if check_lineage else ())))
         for artifact in artifacts
     ]
 
 
-def _damage(artifact: Artifact) -> tuple[str, ...]:
+def _damage(store: Store, artifact: Artifact) -> tuple[str, ...]:
     try:
+        if artifact.path.is_relative_to(store.root):
+            store.check(artifact)  # a store of many machines fetches what is not here
         check_sizes(artifact)
     except ArtifactDamagedError as error:
         return (error.headline,)
@@ -48,7 +50,7 @@ def _damage(artifact: Artifact) -> tuple[str, ...]:
 def _lineage(store: Store, artifact: Artifact) -> tuple[str, ...]:
     problems = []
     for role, fingerprint in sorted(artifact.manifest.recipe.inputs.items()):
-        source = store.find(fingerprint)
+        source = store.find(fingerprint, payload=False)
         if source is None:
             problems.append(f"input {role} ({fingerprint[:12]}) is gone")
         elif source.manifest.content != artifact.manifest.input_contents[role]:

@@ -79,7 +79,7 @@ _MEADOW = Preset(
             sft__model__nano__hidden_size=128,
             sft__model__nano__layers=3,
             sft__model__nano__heads=8,
-            sft__model__nano__intermediate_size=384,
+            sft__model__nano__intermediate_size=256,
             sft__model__nano__vocab_size=768,
         ),
         **group(
@@ -104,7 +104,7 @@ _MEADOW = Preset(
             reward_model__batch_size=32,
             reward_model__epochs=1,
             reward_model__eval_size=500,
-            reward_model__eval_every=30,
+            reward_model__eval_every=60,
         ),
         **group(
             "a minute or two on 2 CPU cores",

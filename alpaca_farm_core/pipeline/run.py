@@ -22,7 +22,7 @@ from typing import Any
 
 from alpaca_farm_core.artifacts.files import remove_unfinished, sha256_file, write_json
 from alpaca_farm_core.artifacts.manifest import Artifact, FileEntry, Manifest, Recipe
-from alpaca_farm_core.artifacts.store import Store, readable_storage_errors
+from alpaca_farm_core.artifacts.store import Store, is_url, readable_storage_errors
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
@@ -99,14 +99,31 @@ def run_stage(
     hit = _usable_hit(store, recipe, inputs, retry_missing, progress)
     if hit is not None and not workspace.exists():
         return StageRun(hit, cached=True)
-    with store.lock(recipe.fingerprint, lambda holder: progress.say(f"waiting for {holder}, which makes the same")):
-        hit = _usable_hit(store, recipe, inputs, retry_missing, progress)
-        if hit is not None:  # made by the process waited for, or published just before a crash
-            shutil.rmtree(workspace, ignore_errors=True)
-            return StageRun(hit, cached=True)
-        with around(stage), readable_storage_errors(store.root):
-            artifact = _build(stage, config, inputs, recipe, store, name, execution or ExecutionConfig(), progress)
-    return StageRun(artifact, cached=False)
+
+    def waiting(holder: str) -> None:
+        progress.say(f"waiting for {holder}, which makes the same")
+
+    while True:
+        with store.lock(recipe.fingerprint, waiting, or_published=True) as held:
+            hit = _usable_hit(store, recipe, inputs, retry_missing, progress)
+            if hit is not None:  # made by the process waited for, or published just before a crash
+                if held:
+                    shutil.rmtree(workspace, ignore_errors=True)
+                return StageRun(hit, cached=True)
+            if held:
+                with around(stage), _answers_of_all(stage, store), readable_storage_errors(store.root):
+                    settings = execution or ExecutionConfig()
+                    artifact = _build(stage, config, inputs, recipe, store, name, settings, progress)
+                return StageRun(artifact, cached=False)
+
+
+def _answers_of_all(stage: Stage, store: Store) -> AbstractContextManager[None]:
+    """What machines that share a store do with their API answers while a stage runs."""
+    if stage.trains or not is_url(store.location):
+        return nullcontext()
+    from alpaca_farm_core.annotators.sharing import shared_calls
+
+    return shared_calls(store)
 
 
 def check_roles(stage: Stage, roles: Mapping[str, Any]) -> None:

@@ -162,7 +162,7 @@ class Planner(Runner):
         """Plan one step."""
         fingerprints = {role: recipe.fingerprint for role, recipe in inputs.items()}
         recipe = make_recipe(step.stage, step.config, fingerprints)
-        hit = self.store.find(recipe.fingerprint)
+        hit = self.store.find(recipe.fingerprint, payload=False)
         planned = {past.recipe.fingerprint: past.recipe for past in self.steps}
         if recipe.fingerprint in planned:  # several branches of a composition need it; it is made once
             return recipe

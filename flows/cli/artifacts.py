@@ -72,7 +72,7 @@ def list_artifacts(kind: str | None, store: str | None, as_json: bool) -> None:
     if rows:
         Console().print(table)
     else:
-        click.echo(f"No artifacts yet in {opened.root}. `alpaca-farm demo` makes some.")
+        click.echo(f"No artifacts yet in {opened.location}. `alpaca-farm demo` makes some.")
 
 
 @artifacts.command()

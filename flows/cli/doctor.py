@@ -138,4 +138,4 @@ def _store(location: str | None) -> list[Check]:
     n = sum(1 for _ in store.artifacts())
     free = shutil.disk_usage(store.root).free / 1e9
     low = "Less than 5 GB: `alpaca-farm artifacts gc`, or choose another --store." if free < 5 else ""
-    return [Check("store", "ok", f"{store.root}, {n} artifacts, {free:.0f} GB free", low)]
+    return [Check("store", "ok", f"{store.location}, {n} artifacts, {free:.0f} GB free", low)]

@@ -112,11 +112,13 @@ def _run(
 
     opened = Store(store)
     preflight(flow, build_study(preset, overrides, annotator), run_name or preset, opened, **options)
-    os.environ[STORE_VARIABLE] = str(opened.root)
+    os.environ[STORE_VARIABLE] = opened.location
     for variable, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(variable, value)
     console = Console(stderr=as_json)
-    console.print(f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.root}", highlight=False)
+    console.print(
+        f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.location}", highlight=False
+    )
     made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing, options)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}
     if as_json:
@@ -182,7 +184,7 @@ def _print_results(console: Any, artifacts: Mapping[str, Artifact], store: Store
     if "report" in artifacts:
         page = artifacts["report"].path / "report.html"
         console.print(f"\nReport: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
-    console.print(f"Artifacts: alpaca-farm artifacts list --store {store.root}", highlight=False, soft_wrap=True)
+    console.print(f"Artifacts: alpaca-farm artifacts list --store {store.location}", highlight=False, soft_wrap=True)
 
 
 def _print_sample(console: Any, evaluation: Artifact) -> None:

@@ -47,7 +47,7 @@ def up(store: str | None, port: int, auth: str | None, workers: int, trainings: 
         try:
             with console.status("Starting Prefect …"):
                 farm.start()
-            _say_where(farm.address.ui, farm.address.api, str(farm.store.root), console.print)
+            _say_where(farm.address.ui, farm.address.api, farm.store.location, console.print)
             while True:
                 time.sleep(_LOOK_SECONDS)
                 farm.watch()

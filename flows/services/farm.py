@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.training.children import adopt_orphans
-from flows.services.processes import Service, end, orphans, stop
+from flows.services.processes import Service, end, orphans, reap_orphans, stop
 from flows.services.register import POOLS, register_all
 from flows.services.server import (
     TRAINING_LIMIT,
@@ -59,7 +59,7 @@ class Farm:
         """
         adopt_orphans()  # runs of a worker that was killed
         self._logs = fresh_log_folder(self.store.root)
-        self._environment = client_environment(self.address, self.store.root) | {LIMIT_VARIABLE: TRAINING_LIMIT}
+        self._environment = client_environment(self.address, self.store.location) | {LIMIT_VARIABLE: TRAINING_LIMIT}
         self._starters: list[Callable[[], Service]] = [self._start_server]
         self._restarts: list[float] = []
         self.services.append(self._start_server())
@@ -72,11 +72,12 @@ class Farm:
                 self._start(self._worker_starter(f"{pool}-{number}", pool))
 
     def watch(self) -> None:
-        """Start again what has died; runs that a dead worker left go on and end by themselves.
+        """Start again what has died; runs that a dead worker left go on, and are reaped when they end.
 
         Raises:
             FarmError: services keep dying.
         """
+        reap_orphans(self.services)
         for index, service in enumerate(self.services):
             if service.is_alive():
                 continue
@@ -100,7 +101,7 @@ class Farm:
         self.services.append(starter())
 
     def _start_server(self) -> Service:
-        return start_server(self.address, self.store.root, self._logs / "server.log")
+        return start_server(self.address, self.store.location, self._logs / "server.log")
 
     def _worker_starter(self, name: str, pool: str) -> Callable[[], Service]:
         return lambda: start_worker(name, pool, self._environment, self._logs / f"worker-{name}.log")

@@ -7,6 +7,7 @@ SIGTERM: by `stop`, or from the kernel (Linux) when this process is killed.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -84,6 +85,21 @@ def orphans(services: Sequence[Service]) -> list[psutil.Process]:
     known = {service.process.pid for service in services}
     own = [child for child in psutil.Process().children() if child.pid not in known]
     return [process for child in own for process in _tree(child.pid)]
+
+
+def reap_orphans(services: Sequence[Service]) -> None:
+    """Let go of what dead services left to this process and what has ended since, which would stay as zombies.
+
+    Linux only, as nothing is adopted elsewhere. The exit status of the services themselves is left to `is_alive`.
+    """
+    if sys.platform != "linux":
+        return
+    known = {service.process.pid for service in services}
+    with contextlib.suppress(ChildProcessError):  # not a child is left
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in known:
+                return  # `is_alive` reaps it; whatever has ended beside it waits for the next call
+            os.waitpid(ended.si_pid, 0)
 
 
 def end(processes: Sequence[psutil.Process], patience_seconds: float) -> None:

@@ -58,7 +58,7 @@ class Address:
         return f"{self.ui}/api"
 
 
-def client_environment(address: Address, store: Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
+def client_environment(address: Address, store: str | Path, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Environment of workers and of commands that talk to the server."""
     environment = {
         **QUIET,
@@ -75,7 +75,7 @@ def client_environment(address: Address, store: Path, base: Mapping[str, str] = 
     return environment
 
 
-def start_server(address: Address, store: Path, log: Path) -> Service:
+def start_server(address: Address, store: str | Path, log: Path) -> Service:
     """Start the server; it answers only after `wait_for_server`.
 
     Raises:
@@ -84,6 +84,7 @@ def start_server(address: Address, store: Path, log: Path) -> Service:
     _require_free(address.port)
     environment = client_environment(address, store)
     del environment["PREFECT_API_URL"]  # the server is the API
+    environment["PREFECT_SERVER_UI_API_URL"] = address.api  # else the pages ask port 4200, whatever --port says
     if address.auth:
         environment["PREFECT_SERVER_API_AUTH_STRING"] = address.auth
     arguments = ["prefect", "server", "start", "--host", HOST, "--port", str(address.port)]

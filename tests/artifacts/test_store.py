@@ -143,12 +143,10 @@ def test_newer_store_and_newer_artifact_are_refused(store):
         Store(store.root)
 
 
-def test_store_that_is_a_file_and_url_are_refused(tmp_path):
+def test_store_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="not a folder"):
         Store(tmp_path / "file")
-    with pytest.raises(StoreError, match="not a local folder"):
-        Store("s3://bucket/store")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes read-only folders too")

@@ -9,7 +9,7 @@ from tests.annotators.judge_server import JudgeServer, longer, shorter
 from tests.evaluation.annotation_rows import write_json
 from tests.tiny import TINY
 
-_TINY = [word for key, value in TINY.items() for word in ("--set", f"{key}={'null' if value is None else value}")]
+_TINY = [word for key, value in TINY.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
 def outputs(path, texts, **more):

@@ -18,7 +18,9 @@ def sample(store, world, progress=None, execution=toy.EXECUTION, **values):  # n
     ).artifact
 
 
-SMALL = toy.EXECUTION.model_copy(update={"decode_batch_size": 5})  # chunks of 20 of the 72 answers
+SMALL = toy.EXECUTION.model_copy(
+    update={"decode_batch_size": 5}
+)  # batches of one prompt, chunks of 12 of the 72 answers
 
 
 def test_every_instruction_has_n_answers_in_the_order_of_the_split(world, store):  # noqa: F811
@@ -50,7 +52,7 @@ def test_killed_after_a_chunk_it_resumes_to_the_same_bits(world, store, tmp_path
     other = Store(tmp_path / "b")
     with pytest.raises(toy.Killed):
         sample(other, world, execution=SMALL, progress=toy.KillAt(6))  # in the second chunk of four batches
-    assert len(list(other.root.rglob("chunks_of_20/*.jsonl"))) == 1
+    assert len(list(other.root.rglob("chunks_of_12/*.jsonl"))) == 1
     resumed = sample(other, world, execution=SMALL)
     assert resumed.manifest.semantic() == expected.manifest.semantic()
 

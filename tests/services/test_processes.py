@@ -64,14 +64,23 @@ ADOPTED = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from alpaca_farm_core.training.children import adopt_orphans
-from flows.services.processes import end, orphans, start_service
+from flows.services.processes import end, orphans, reap_orphans, start_service
 adopt_orphans()
 folder = Path(sys.argv[1])
 service = start_service("parent", ["parent"], dict(os.environ), folder / "log", folder)
 while not service.last_lines().strip().isdigit():
     time.sleep(0.1)
 service.process.kill()
-service.process.wait()
+while not orphans([service]):
+    time.sleep(0.1)
+reap_orphans([service])
+assert service.process.wait() == -9
+if sys.argv[2] == "by itself":
+    orphans([service])[0].kill()
+    while orphans([service]):
+        reap_orphans([service])
+        time.sleep(0.1)
+    sys.exit()
 left = orphans([service])
 assert [process.pid for process in left] == [int(service.last_lines())], left
 end(left, 5)
@@ -79,11 +88,12 @@ assert not left[0].is_running()
 """
 
 
-def test_what_a_killed_service_leaves_is_adopted_and_ended(tmp_path):
+@pytest.mark.parametrize("how", ["by us", "by itself"])
+def test_what_a_killed_service_leaves_is_adopted_and_ended(tmp_path, how):
     environment = module(tmp_path, "parent", PARENT.replace("{ignore}", ""))
     path = f"{os.getcwd()}{os.pathsep}{tmp_path}"
     done = subprocess.run(
-        [sys.executable, "-c", ADOPTED, tmp_path],
+        [sys.executable, "-c", ADOPTED, tmp_path, how],
         env={**environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,
