@@ -6,6 +6,7 @@ that resumes it; nothing else is caught.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -99,5 +100,5 @@ def resume_command(
     for option, value in options.items():
         words += [f"--{option}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
     for key, value in (overrides or {}).items():
-        words += ["--set", f"{key}={value}"]
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)

@@ -1,8 +1,13 @@
 """Fixtures shared by all tests: every test has its own store, and no key or endpoint of the user's."""
 
+import signal
+
 import pytest
 
 from alpaca_farm_core.artifacts.store import Store
+
+# A shell that starts the tests in its background has told them, and all they start, to ignore interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

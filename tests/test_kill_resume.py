@@ -83,7 +83,7 @@ def test_many_kills_leave_the_same_bits_and_repeat_no_committed_call(tmp_path):
                 assert receiver.poll(120), f"no news after {list(began)}"
                 began[receiver.recv()] = time.monotonic()
                 if kill_in in began:
-                    process.join(draw.uniform(0.0, 0.9 * seconds[kill_in]))
+                    receiver.poll(draw.uniform(0.0, 0.9 * seconds[kill_in]))  # or when the next stage begins already
                     assert process.is_alive()
                     os.kill(process.pid, signal.SIGKILL)
                     process.join()

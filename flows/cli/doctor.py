@@ -30,7 +30,16 @@ class Check:
 @json_option
 def doctor(store: str | None, as_json: bool) -> int:
     """Show what this machine has. Exit code 1 if something that is needed is missing."""
-    probes: list[Callable[[], list[Check]]] = [_python, _torch, _attention, _apex, _models, _judges]
+    probes: list[Callable[[], list[Check]]] = [
+        _python,
+        _torch,
+        _attention,
+        _apex,
+        _adapters,
+        _methods,
+        _models,
+        _judges,
+    ]
     checks = [check for probe in probes for check in probe()] + _store(store)
     if as_json:
         print_json([vars(check) for check in checks])
@@ -84,6 +93,23 @@ def _apex() -> list[Check]:
         advice = "It gives nothing here: `pip uninstall apex`; NVIDIA's is built from its repository."
         return [Check("apex", "optional", "an unrelated package of that name is installed", advice)]
     return [Check("apex", "ok", "NVIDIA apex is importable")]
+
+
+def _adapters() -> list[Check]:
+    if util.find_spec("peft"):
+        return [Check("LoRA", "ok", f"peft {metadata.version('peft')}: `--set METHOD.lora.rank=8` works")]
+    advice = "pip install 'alpaca-farm-flows[lora]'"
+    return [Check("LoRA", "optional", "peft is not installed; trainers change all weights", advice)]
+
+
+def _methods() -> list[Check]:
+    from alpaca_farm_core.errors import ConfigError
+    from alpaca_farm_core.methods.registry import methods
+
+    try:
+        return [Check("methods", "ok", ", ".join(methods()))]
+    except ConfigError as error:
+        return [Check("methods", "problem", error.headline, error.next_action)]
 
 
 def _models() -> list[Check]:

@@ -35,7 +35,7 @@ def s3_server():
     try:
         for _ in range(600):
             try:
-                urllib.request.urlopen(urllib.request.Request(f"{address}/farm", method="PUT"))
+                urllib.request.urlopen(urllib.request.Request(f"{address}/studies", method="PUT"))
                 break
             except urllib.error.URLError:
                 assert process.poll() is None

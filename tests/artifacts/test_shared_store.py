@@ -39,7 +39,7 @@ def url(request, monkeypatch):
         return f"memory://{uuid.uuid4().hex}/farm"
     for name, value in request.getfixturevalue("server").items():
         monkeypatch.setenv(name, value)
-    return f"s3://farm/{uuid.uuid4().hex}"
+    return f"s3://studies/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def start(server, tmp_path, name, *words):
 def s3(server, monkeypatch):
     for name, value in server.items():
         monkeypatch.setenv(name, value)
-    return f"s3://farm/{uuid.uuid4().hex}"
+    return f"s3://studies/{uuid.uuid4().hex}"
 
 
 @pytest.mark.slow

@@ -88,7 +88,9 @@ def test_doctor(alpaca_farm, tiny_store):
     done = alpaca_farm("doctor", "--json")
     checks = {check["name"]: check for check in done.json}
     assert done.code == 0
-    assert {"python", "torch", "GPU", "attention", "apex", "SmolLM2", "judge API", "store"} <= set(checks)
+    expected = {"python", "torch", "GPU", "attention", "apex", "LoRA", "methods", "SmolLM2", "judge API", "store"}
+    assert expected <= set(checks)
+    assert "best-of-n, expert-iteration, ppo" in checks["methods"]["finding"]
     assert str(tiny_store) in checks["store"]["finding"]
     assert "store" in alpaca_farm("doctor").out
 

@@ -129,3 +129,20 @@ def test_the_dry_run_of_a_comparison(finished, capsys):
     stages = [row["stage"] for row in json.loads(capsys.readouterr().out)]
     assert "dpo, seed 0" in stages
     assert stages[-1] == "comparison"
+
+
+def test_all_seeds_spend_from_one_budget(tmp_path):
+    runner = Planner(build_study("meadow", SETTINGS), "arm", Store(tmp_path))
+    assert {runner.with_seed(seed).execution.budget_account for seed in (0, 1)} == {"arm"}
+
+
+def test_labels_of_people_serve_all_methods(tmp_path):
+    people = tmp_path / "people.json"
+    people.write_text(json.dumps([{"instruction": "a", "output_1": "b", "output_2": "c", "preference": 1}]))
+    planner = Planner(
+        build_study("meadow", {**SETTINGS, "human_preferences.source": str(people)}), "arm", Store(tmp_path)
+    )
+    compare(planner, METHODS, (0,))
+    stages = {planned.step.stage.name for planned in planner.steps}
+    assert "human_preferences" in stages
+    assert not {"sample", "preferences"} & stages

@@ -14,6 +14,8 @@ import yaml
 from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.templating import apply_values
 
+from alpaca_farm_core.methods.registry import BUILT_IN
+
 ROOT = Path(__file__).parents[2]
 POOLS = ROOT / "deployments" / "pools"
 DEFINITION = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
@@ -85,12 +87,9 @@ def test_the_worker_itself_accepts_the_template(module, configuration, names):
 
 
 def test_every_deployment_names_a_flow_and_a_known_pool():
-    assert {deployment["name"] for deployment in DEFINITION["deployments"]} >= {
-        "rlhf",
-        "evaluate",
-        "reevaluate",
-        "nightly-evaluation",
-    }
+    parts = {"rlhf", "compare", "sft", "simulate-preferences", "reward-model", "evaluate", "reevaluate"}
+    known = parts | {method.name for method in BUILT_IN} | {"nightly-evaluation"}
+    assert {deployment["name"] for deployment in DEFINITION["deployments"]} == known
     for deployment in DEFINITION["deployments"]:
         file, _, attribute = deployment["entrypoint"].partition(":")
         flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), attribute)

@@ -39,7 +39,9 @@ def test_what_is_there(up):
 def test_a_run_then_the_same_again_from_the_store(up):
     first = up.start_run("rlhf/rlhf", overrides=TINY, run_name="tiny")
     assert up.wait_for_state(first, "Completed", "Failed", "Crashed")["state"]["name"] == "Completed"
-    assert set(up.task_states(first).values()) == {"Completed"}
+    states = set(up.task_states(first).values())
+    assert "Completed" in states
+    assert states <= {"Completed", "Cached"}  # other tests of this `up` may have made the data
     again = up.start_run("rlhf/rlhf", overrides=TINY, run_name="tiny")
     up.wait_for_state(again, "Completed", "Failed", "Crashed")
     assert set(up.task_states(again).values()) == {"Cached"}
