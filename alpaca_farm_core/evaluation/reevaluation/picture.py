@@ -32,7 +32,7 @@ def history_pictures(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         width=640,
         height=300,
         reference=(50.0, "even"),
-        marker=(alarms[-1], "last alarm") if alarms else None,
+        markers=[(alarms[-1], "last alarm")] if alarms else [],
         standalone=True,
     )
     drift = [
