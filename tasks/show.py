@@ -15,6 +15,8 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 
 from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.artifacts.manifest import Artifact
+from alpaca_farm_core.evaluation.reevaluation.history import read_history, table_rows
+from alpaca_farm_core.evaluation.reevaluation.picture import history_pictures
 from alpaca_farm_core.evaluation.report.charts import Series, chart_svg
 from alpaca_farm_core.evaluation.report.curves import build_curves
 from alpaca_farm_core.evaluation.report.svg import data_uri
@@ -66,7 +68,11 @@ def _figure(value: Any) -> str:
 
 
 def _pictures(artifact: Artifact) -> Mapping[str, str]:
-    """Curves of a training stage, as SVG by name."""
+    """Curves of a training stage, pictures of a history, as SVG by name."""
+    if artifact.manifest.recipe.stage == "overoptimisation":
+        return {path.stem: path.read_text(encoding="utf-8") for path in sorted(artifact.path.glob("*.svg"))}
+    if artifact.kind == "history":
+        return history_pictures(read_history(artifact))
     roles = {"sft": "sft", "reward_model": "reward_model"}
     curves = build_curves({roles.get(artifact.manifest.recipe.stage, "method"): artifact})
     return {curve["id"]: _picture(curve) for curve in curves}
@@ -83,6 +89,8 @@ def _table(artifact: Artifact) -> list[dict[str, Any]]:
     if artifact.kind == "comparison":
         rows = read_json(artifact.path / "comparison.json")["rows"]
         return [{key: _figure(value) for key, value in row.items()} for row in rows]
+    if artifact.kind == "history":
+        return [{key: _figure(value) for key, value in row.items()} for row in table_rows(read_history(artifact)[-1])]
     if artifact.kind in ("outputs", "preferences"):
         first = [
             row for row, _ in zip(read_jsonl(artifact.path / f"{artifact.kind}.jsonl"), range(_SAMPLES), strict=False)

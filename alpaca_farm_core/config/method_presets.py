@@ -123,6 +123,7 @@ _QWEN = {
 
 METHOD_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     "meadow": {**_MEADOW, **ON_POLICY_SETTINGS["meadow"]},
+    "meadow-stress": {**_MEADOW, **ON_POLICY_SETTINGS["meadow"]},
     "smollm2": {**_SMOLLM2, **ON_POLICY_SETTINGS["smollm2"]},
     "alpaca-7b": {**_PAPER, **ON_POLICY_SETTINGS["alpaca-7b"]},
     "qwen3-0.6b": {**_QWEN, **ON_POLICY_SETTINGS["qwen3-0.6b"]},

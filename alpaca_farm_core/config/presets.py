@@ -128,6 +128,29 @@ _MEADOW = Preset(
     },
 )
 
+_MEADOW_STRESS = Preset(
+    "meadow-stress",
+    "Over-optimisation on purpose: the embedded world with few noisy pairs, little KL penalty and a long run.",
+    {
+        **_MEADOW.settings,
+        **group(
+            "few pairs, a quarter of them flipped: a reward model that is right near the SFT model only",
+            dataset__meadow__n_preference=400,
+            preferences__annotator__label_flip=0.25,
+            reward_model__eval_size=100,
+        ),
+        **group("hardly anything holds the policy where the rewards hold", ppo__kl_coef=0.01),
+        **group(
+            "long enough to see what comes after the best policy, and a look every tenth step",
+            ppo__steps=150,
+            ppo__save_every=10,
+            ppo__eval_every=10,
+            ppo__select="last",
+        ),
+        **group("runs differ more than instructions do", overoptimisation__seeds=(0, 1, 2)),
+    },
+)
+
 _SMOLLM2 = Preset(
     "smollm2",
     "A real pretrained model without a hub: SmolLM2-135M-Instruct from a package; CPU or any GPU.",
@@ -219,7 +242,7 @@ _QWEN = Preset(
 
 PRESETS: dict[str, Preset] = {
     preset.name: replace(preset, settings={**preset.settings, **METHOD_SETTINGS[preset.name]})
-    for preset in (_MEADOW, _SMOLLM2, _PAPER, _QWEN)
+    for preset in (_MEADOW, _MEADOW_STRESS, _SMOLLM2, _PAPER, _QWEN)
 }
 
 

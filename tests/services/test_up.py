@@ -25,6 +25,7 @@ def test_what_is_there(up):
         "reward-model",
         "ppo",
         "evaluate",
+        "reevaluate",
         "nightly-evaluation",
     } <= deployments
     assert up.get("/v2/concurrency_limits/training")["limit"] == 1
@@ -67,9 +68,11 @@ def test_mistakes_in_the_form_fail_at_once_with_what_to_do(up, parameters, said)
 
 
 def test_the_night_fires_by_its_schedule_and_takes_all_from_the_store(up):
-    night = up.get("/deployments/name/evaluate/nightly-evaluation")
-    parameters = {"preset": "meadow", "overrides": TINY, "run_name": "tiny"}
-    by_hand = up.start_run("evaluate/nightly-evaluation", **parameters)
+    policy = up.start_run("ppo/ppo", overrides=TINY, run_name="tiny")
+    assert up.wait_for_state(policy, "Completed", "Failed", "Crashed")["state"]["name"] == "Completed"
+    night = up.get("/deployments/name/reevaluate/nightly-evaluation")
+    parameters = {"preset": "meadow", "overrides": TINY, "run_name": "night"}
+    by_hand = up.start_run("reevaluate/nightly-evaluation", **parameters)
     assert up.wait_for_state(by_hand, "Completed", "Failed", "Crashed")["state"]["name"] == "Completed"
     up.send("PATCH", f"/deployments/{night['id']}", {"parameters": parameters})
     often = {"schedule": {"interval": 20}, "active": True}
