@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
@@ -37,14 +37,18 @@ def escaped(text: str) -> str:
 
 
 def show_artifact(artifact: Artifact, name: str) -> None:
-    """Show one artifact: a summary always, pictures and tables where its kind has them."""
-    create_markdown_artifact(_summary(artifact), key=artifact_key(name, "summary"), description=artifact.reference)
+    """Show one artifact: a summary always, pictures and tables where its kind has them.
+
+    Their keys start with kind and name, as the artifact's reference does: one name has several kinds of artifacts.
+    """
+    key = artifact_key(artifact.kind, name)
+    create_markdown_artifact(_summary(artifact), key=artifact_key(key, "summary"), description=artifact.reference)
     for title, picture in _pictures(artifact).items():
         description = f"{artifact.reference}: {title.replace('_', ' ')}"
-        create_image_artifact(data_uri(picture), key=artifact_key(name, title), description=description)
+        create_image_artifact(data_uri(picture), key=artifact_key(key, title), description=description)
     rows = _table(artifact)
     if rows:
-        create_table_artifact(rows, key=artifact_key(name, "table"), description=artifact.reference)
+        create_table_artifact(rows, key=artifact_key(key, "table"), description=artifact.reference)
 
 
 def _summary(artifact: Artifact) -> str:
@@ -83,8 +87,7 @@ def _picture(curve: Mapping[str, Any]) -> str:
 
 def _table(artifact: Artifact) -> list[dict[str, Any]]:
     if artifact.kind == "leaderboard":
-        rows: list[dict[str, Any]] = read_json(artifact.path / "leaderboard.json")
-        return [{key: _figure(value) for key, value in row.items()} for row in rows]
+        return [_standing(row) for row in read_json(artifact.path / "leaderboard.json")]
     if artifact.kind == "comparison":
         rows = read_json(artifact.path / "comparison.json")["rows"]
         return [{key: _figure(value) for key, value in row.items()} for row in rows]
@@ -96,3 +99,31 @@ def _table(artifact: Artifact) -> list[dict[str, Any]]:
         ]
         return [{key: escaped(str(value)) for key, value in row.items()} for row in first]
     return []
+
+
+def _standing(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of a leaderboard as a person reads it; the artifact's file has every column."""
+    return {
+        "model": escaped(row["model"]),
+        "win %": _percent(row["win_rate"]),
+        "95 % interval": _interval(row["interval"]),
+        "length-controlled %": _percent(row["length_controlled_winrate"]),
+        "gold win %": _percent(row.get("gold_win_rate")),
+        "gold 95 % interval": _interval(row.get("gold_interval")),
+        "n": _count(row["n_total"]),
+        "missing": _count(row["n_missing"]),
+        "characters": _count(row["avg_length"]),
+        "annotator": escaped(row["annotator"]),
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.1f}–{bounds[1]:.1f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(value)
