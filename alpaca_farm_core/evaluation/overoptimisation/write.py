@@ -22,7 +22,7 @@ from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 FACTS = "overoptimisation.json"
 _TITLES = {
-    "proxy": ("Proxy reward", "reward model's score"),
+    "proxy": ("Proxy reward", "reward model's score, gain over the start"),
     "win_rate": ("Judged win rate against the start", "%"),
     "gold": ("Gold utility", "mean over instructions"),
 }
