@@ -104,6 +104,8 @@ def test_the_flow_takes_artifacts_too(alpaca_farm, tiny_store):
     assert (alone.code, "has two sides" in alone.err) == (2, True)
     wrong = alpaca_farm(*words, "--model", "dataset/tiny-dataset@v1")
     assert (wrong.code, "is of kind dataset" in wrong.err) == (2, True)
+    outside = alpaca_farm(*words, "--model", "../artifacts")
+    assert (outside.code, "There is no artifact '../artifacts'" in outside.err) == (2, True)
 
 
 @pytest.mark.parametrize(
