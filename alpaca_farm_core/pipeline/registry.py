@@ -10,7 +10,7 @@ from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.comparison.stage import STAGE_COMPARISON, STAGE_MEASURE
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
-from alpaca_farm_core.generation.stage import STAGE_DECODE, STAGE_SAMPLE
+from alpaca_farm_core.generation.stage import STAGE_API, STAGE_DECODE, STAGE_SAMPLE
 from alpaca_farm_core.methods.registry import method_stages
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
@@ -27,6 +27,7 @@ STAGES: dict[str, Stage] = {
         REWARD_MODEL,
         *method_stages(),
         STAGE_DECODE,
+        STAGE_API,
         STAGE_EVALUATE,
         STAGE_LEADERBOARD,
         STAGE_MEASURE,

@@ -51,6 +51,16 @@ def test_runs(method, stores):
     check_run(method, build_study("meadow", SETTINGS), *stores, open_as_a_user)
 
 
+LORA = ("ppo", "dpo", "rloo", "grpo", "quark", "feedme", "expert-iteration")
+
+
+@pytest.mark.parametrize("name", [*LORA[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in LORA[2:])])
+def test_runs_with_adapters(name, stores):
+    method = method_named(name)
+    study = build_study("meadow", {**SETTINGS, f"{method.stages[-1].name}.lora.rank": 2})
+    check_run(method, study, *stores, open_as_a_user)
+
+
 # --- another package's
 
 
