@@ -74,7 +74,7 @@ MEADOW = Preset(
         **group("a critic learns at a higher rate than the policy", ppo__critic_learning_rate=1e-3),
         **each((*ON_POLICY, "best_of_n", "expert_samples"), _UNFINISHED, unfinished_penalty=-3.0),
         **group("keeps the policy within about a nat of the SFT model, where rewards still hold", ppo__kl_coef=0.3),
-        **group("lets the policy move about two nats from the SFT model, as PPO does", rloo__kl_coef=0.05),
+        **group("ends where PPO ends, about 0.8 nats from the SFT model", rloo__kl_coef=0.05),
         **group("a quarter of each rollout batch is learnt; four steps make up for it", quark__gradient_steps=4),
         # methods that choose or learn from fixed rows
         **each(
@@ -107,6 +107,7 @@ MEADOW = Preset(
         # execution
         **group("a process of its own would cost more than its stages", execution__own_process="when_needed"),
         **group("layers this narrow gain nothing from a second thread", execution__threads=1),
+        **group("a second core is for another method or seed of a comparison", execution__branches=2),
         **group("short rows: many of them fill a decoding step", execution__decode_batch_size=256),
     },
 )
