@@ -19,11 +19,13 @@ from alpaca_farm_core.artifacts.files import read_json, read_jsonl, write_json
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.config.presets import build_study
+from alpaca_farm_core.generation.config import ApiOutputsConfig
 from alpaca_farm_core.methods.method import SHARED
 from alpaca_farm_core.methods.registry import BUILT_IN
 from alpaca_farm_core.pipeline.registry import STAGES
 from alpaca_farm_core.pipeline.runner import LocalRunner
 from flows.compositions import compare, learn, rlhf
+from tests.annotators.judge_server import JudgeServer, Reply
 from tests.tiny import TINY
 
 GOLDENS = Path(__file__).with_name("goldens.json")
@@ -31,6 +33,7 @@ TEXTS = {
     "dataset": "sft.jsonl",
     "sample": "outputs.jsonl",
     "decode": "outputs.jsonl",
+    "api_outputs": "outputs.jsonl",
     "best_of_n": "outputs.jsonl",
     "expert_samples": "outputs.jsonl",
 }
@@ -67,9 +70,14 @@ def first_texts(artifact, n=3):
 
 
 def record(settings, root, **execution):
-    study = build_study("meadow", {**settings, "execution.threads": 1, **execution})
-    recorder = Recorder(study, Store(root))
+    with JudgeServer(fault=lambda number: Reply(text="A fork is small.")) as server:
+        execution = {"execution.threads": 1, "execution.base_url": server.base_url, **execution}
+        return recorded(Recorder(build_study("meadow", {**settings, **execution}), Store(root)), root)
+
+
+def recorded(recorder, root):
     made = rlhf(recorder)
+    recorder("api_outputs", config=ApiOutputsConfig(model="scripted", limit=3), data=made["data"])
     recorder("human_preferences", config=HumanPreferencesConfig(source=str(people(root)), seed=0))
     for method in BUILT_IN:
         learn(recorder, method, {name: made[name] for name in SHARED if name in made})
