@@ -103,3 +103,9 @@ class BudgetReachedError(AnnotationError):
     """The spending cap was reached; everything bought so far is kept and the run can go on later."""
 
     exit_code = 3
+
+
+class RegressionError(FarmError, RuntimeError):
+    """A model fell, or the judge drifted, by more than the settings allow; everything was measured and noted."""
+
+    exit_code = 5

@@ -19,6 +19,8 @@ from alpaca_farm_core.generation.stage import STAGE_API
 from alpaca_farm_core.methods.method import Call, Method
 from alpaca_farm_core.methods.registry import method_named, methods
 from alpaca_farm_core.pipeline.runner import Runner
+from flows.overoptimisation import overoptimisation
+from flows.reevaluation import reevaluate
 
 Handles = dict[str, Any]
 Composition = Callable[..., Mapping[str, Any]]
@@ -206,6 +208,8 @@ def compositions() -> dict[str, Composition]:
         "reward-model": reward_model,
         "evaluate": evaluate,
         "compare": compare,
+        "reevaluate": reevaluate,
+        "overoptimisation": partial(overoptimisation, train=partial(learn, method=method_named("ppo"))),
     }
     return parts | {name: partial(learn, method=method) for name, method in methods().items()}
 

@@ -26,13 +26,16 @@ from flows.trust import FormLimits
 from tasks.runner import TaskRunner
 from tasks.show import artifact_key, escaped
 
-PresetName = Literal["meadow", "smollm2", "alpaca-7b", "qwen3-0.6b"]
+PresetName = Literal["meadow", "meadow-stress", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 if TYPE_CHECKING:
     MethodName = str
     ComparedName = str
 else:  # selects in the UI's form
     MethodName = Literal[tuple(methods())]
     ComparedName = Literal[COMPARED]
+
+NO_OVERRIDES: dict[str, Any] = {}
+"""Default of a flow's overrides. Not None: of an optional dict, Prefect's form shows no field."""
 
 
 def launch(

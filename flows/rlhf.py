@@ -12,10 +12,8 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 
 from alpaca_farm_core.methods.registry import methods
-from flows.launch import ComparedName, MethodName, PresetName, launch
-
-_NO_OVERRIDES: dict[str, Any] = {}
-"""Not None: of an optional dict, Prefect's form shows no field."""
+from flows.launch import NO_OVERRIDES, ComparedName, MethodName, PresetName, launch
+from flows.reevaluate import reevaluate
 
 
 @flow(name="rlhf", persist_result=False)
@@ -24,7 +22,7 @@ def rlhf(
     method: MethodName = "ppo",
     annotator: str | None = None,
     run_name: str | None = None,
-    overrides: dict[str, Any] = _NO_OVERRIDES,
+    overrides: dict[str, Any] = NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
 ) -> State:
@@ -62,7 +60,7 @@ def compare(
     preset: PresetName = "meadow",
     annotator: str | None = None,
     run_name: str | None = None,
-    overrides: dict[str, Any] | None = None,
+    overrides: dict[str, Any] = NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
     api_models: list[str] | None = None,
@@ -90,7 +88,7 @@ def _part(name: str, summary: str) -> Flow[..., State]:
         preset: PresetName = "meadow",
         annotator: str | None = None,
         run_name: str | None = None,
-        overrides: dict[str, Any] = _NO_OVERRIDES,
+        overrides: dict[str, Any] = NO_OVERRIDES,
         budget_usd: float | None = None,
         retry_missing: bool = False,
     ) -> State:
@@ -104,9 +102,22 @@ sft = _part("sft", "Instructions → supervised fine-tuning.")
 simulate_preferences = _part("simulate-preferences", "… → pairs sampled from the SFT model → simulated preferences.")
 reward_model = _part("reward-model", "… → reward model.")
 evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
+overoptimisation = _part("overoptimisation", "… → PPO → every kept step judged → proxy, judge and gold against KL.")
 
 FLOWS: dict[str, Flow[..., State]] = {
-    **{made.name: made for made in (rlhf, compare, sft, simulate_preferences, reward_model, evaluate)},
+    **{
+        made.name: made
+        for made in (
+            rlhf,
+            compare,
+            sft,
+            simulate_preferences,
+            reward_model,
+            evaluate,
+            reevaluate,
+            overoptimisation,
+        )
+    },
     **{method.name: _part(method.name, f"… → {method.title}. {method.summary}") for method in methods().values()},
 }
 """Flow name → flow; the same names as `flows.compositions.compositions`."""

@@ -82,3 +82,12 @@ class TaskRunner(Runner):
         """Open the artifact a handle stands for."""
         reference: ArtifactReference = handle.result()
         return reference.open(self.store)
+
+    def held(self, artifact: Artifact) -> ArtifactReference:
+        """Address an artifact that no task of this run made."""
+        return ArtifactReference.of(artifact)
+
+    def fingerprint(self, handle: State | ArtifactReference) -> str:
+        """Fingerprint of what a task made, or of an artifact held before."""
+        reference: ArtifactReference = handle.result() if isinstance(handle, State) else handle
+        return reference.fingerprint

@@ -8,13 +8,15 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.artifacts.manifest import Artifact
+from alpaca_farm_core.evaluation.reevaluation.history import read_history, table_rows
+from alpaca_farm_core.evaluation.reevaluation.picture import history_pictures
 from alpaca_farm_core.evaluation.report.charts import Series, chart_svg
 from alpaca_farm_core.evaluation.report.curves import build_curves
 from alpaca_farm_core.evaluation.report.svg import data_uri
@@ -35,14 +37,18 @@ def escaped(text: str) -> str:
 
 
 def show_artifact(artifact: Artifact, name: str) -> None:
-    """Show one artifact: a summary always, pictures and tables where its kind has them."""
-    create_markdown_artifact(_summary(artifact), key=artifact_key(name, "summary"), description=artifact.reference)
+    """Show one artifact: a summary always, pictures and tables where its kind has them.
+
+    Their keys start with kind and name, as the artifact's reference does: one name has several kinds of artifacts.
+    """
+    key = artifact_key(artifact.kind, name)
+    create_markdown_artifact(_summary(artifact), key=artifact_key(key, "summary"), description=artifact.reference)
     for title, picture in _pictures(artifact).items():
         description = f"{artifact.reference}: {title.replace('_', ' ')}"
-        create_image_artifact(data_uri(picture), key=artifact_key(name, title), description=description)
+        create_image_artifact(data_uri(picture), key=artifact_key(key, title), description=description)
     rows = _table(artifact)
     if rows:
-        create_table_artifact(rows, key=artifact_key(name, "table"), description=artifact.reference)
+        create_table_artifact(rows, key=artifact_key(key, "table"), description=artifact.reference)
 
 
 def _summary(artifact: Artifact) -> str:
@@ -62,7 +68,11 @@ def _figure(value: Any) -> str:
 
 
 def _pictures(artifact: Artifact) -> Mapping[str, str]:
-    """Curves of a training stage, as SVG by name."""
+    """Curves of a training stage, pictures of a history, as SVG by name."""
+    if artifact.manifest.recipe.stage == "overoptimisation":
+        return {path.stem: path.read_text(encoding="utf-8") for path in sorted(artifact.path.glob("*.svg"))}
+    if artifact.kind == "history":
+        return history_pictures(read_history(artifact))
     roles = {"sft": "sft", "reward_model": "reward_model"}
     curves = build_curves({roles.get(artifact.manifest.recipe.stage, "method"): artifact})
     return {curve["id"]: _picture(curve) for curve in curves}
@@ -75,14 +85,43 @@ def _picture(curve: Mapping[str, Any]) -> str:
 
 def _table(artifact: Artifact) -> list[dict[str, Any]]:
     if artifact.kind == "leaderboard":
-        rows: list[dict[str, Any]] = read_json(artifact.path / "leaderboard.json")
-        return [{key: _figure(value) for key, value in row.items()} for row in rows]
+        return [_standing(row) for row in read_json(artifact.path / "leaderboard.json")]
     if artifact.kind == "comparison":
         rows = read_json(artifact.path / "comparison.json")["rows"]
         return [{key: _figure(value) for key, value in row.items()} for row in rows]
+    if artifact.kind == "history":
+        return [{key: _figure(value) for key, value in row.items()} for row in table_rows(read_history(artifact)[-1])]
     if artifact.kind in ("outputs", "preferences"):
         first = [
             row for row, _ in zip(read_jsonl(artifact.path / f"{artifact.kind}.jsonl"), range(_SAMPLES), strict=False)
         ]
         return [{key: escaped(str(value)) for key, value in row.items()} for row in first]
     return []
+
+
+def _standing(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of a leaderboard as a person reads it; the artifact's file has every column."""
+    return {
+        "model": escaped(row["model"]),
+        "win %": _percent(row["win_rate"]),
+        "95 % interval": _interval(row["interval"]),
+        "length-controlled %": _percent(row["length_controlled_winrate"]),
+        "gold win %": _percent(row.get("gold_win_rate")),
+        "gold 95 % interval": _interval(row.get("gold_interval")),
+        "n": _count(row["n_total"]),
+        "missing": _count(row["n_missing"]),
+        "characters": _count(row["avg_length"]),
+        "annotator": escaped(row["annotator"]),
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"{bounds[0]:.1f}–{bounds[1]:.1f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(value)

@@ -25,6 +25,8 @@ Kind = Literal[
     "measurement",
     "leaderboard",
     "comparison",
+    "anchors",
+    "history",
     "report",
 ]
 MANIFEST = "manifest.json"

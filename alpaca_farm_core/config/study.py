@@ -19,6 +19,8 @@ from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.data.config import DatasetConfig
 from alpaca_farm_core.evaluation.comparison.config import ComparisonConfig, MeasureConfig
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
+from alpaca_farm_core.evaluation.overoptimisation.config import OveroptimisationConfig
+from alpaca_farm_core.evaluation.reevaluation.config import ReevaluateConfig
 from alpaca_farm_core.generation.config import ApiOutputsConfig, DecodeConfig, SampleConfig
 from alpaca_farm_core.methods.registry import method_stages
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
@@ -48,6 +50,12 @@ class StudyConfig(Config):
     leaderboard: LeaderboardConfig = Field(default_factory=LeaderboardConfig, description="The table.")
     measure: MeasureConfig = Field(default_factory=MeasureConfig, description="Proxy reward and KL of a method.")
     comparison: ComparisonConfig = Field(default_factory=ComparisonConfig, description="Methods side by side.")
+    reevaluate: ReevaluateConfig = Field(
+        default_factory=ReevaluateConfig, description="Models over time: which, and what raises an alarm."
+    )
+    overoptimisation: OveroptimisationConfig = Field(
+        default_factory=OveroptimisationConfig, description="Proxy reward against gold, along a long training."
+    )
     execution: ExecutionConfig = Field(default_factory=ExecutionConfig, description="How to run; not what to compute.")
 
     def section(self, stage: str) -> Config:

@@ -14,7 +14,8 @@ from typing import Any
 from alpaca_farm_core.evaluation.intervals import mean_and_standard_error, wilson
 from alpaca_farm_core.evaluation.length import length_matched
 from alpaca_farm_core.evaluation.matching import Matched
-from alpaca_farm_core.meadow.families import HELD_OUT_FAMILY, parse
+from alpaca_farm_core.meadow.fact_families import HELD_OUT_FAMILY
+from alpaca_farm_core.meadow.families import parse
 from alpaca_farm_core.meadow.gold import utility, well_formed_and_on_topic
 from alpaca_farm_core.types import Output
 

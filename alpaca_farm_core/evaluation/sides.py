@@ -78,7 +78,7 @@ def resolve(
             f"{artifact.reference} is of kind {artifact.kind}.",
             "Name a file of outputs, an outputs artifact or a policy.",
         )
-    dataset = store.get(data) if data else _trained_on(artifact, store)
+    dataset = store.get(data) if data else trained_on(artifact, store)
     return run_stage(
         STAGE_DECODE,
         study.section("decode"),
@@ -127,8 +127,12 @@ def _import(path: Path, store: Store, generator: str, progress: Callable[[str], 
     ).artifact
 
 
-def _trained_on(policy: Artifact, store: Store) -> Artifact:
-    """The one dataset among a policy's ancestors."""
+def trained_on(policy: Artifact, store: Store) -> Artifact:
+    """The one dataset among a policy's ancestors.
+
+    Raises:
+        ArtifactNotFoundError: there is none in the store, or several.
+    """
     found = {artifact.fingerprint: artifact for artifact in _datasets(lineage(store, policy.fingerprint))}
     if len(found) != 1:
         raise ArtifactNotFoundError(

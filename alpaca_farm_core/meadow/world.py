@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.meadow.config import MeadowConfig
 from alpaca_farm_core.meadow.demonstrations import demonstrate
-from alpaca_farm_core.meadow.families import HELD_OUT_FAMILY, families
+from alpaca_farm_core.meadow.fact_families import HELD_OUT_FAMILY
+from alpaca_farm_core.meadow.families import families
 from alpaca_farm_core.meadow.grammar import Combination, Family, Task
 from alpaca_farm_core.seeding import stable_random
 from alpaca_farm_core.types import Instruction, Split

@@ -8,6 +8,8 @@ from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.data.stage import STAGE as DATASET
 from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.comparison.stage import STAGE_COMPARISON, STAGE_MEASURE
+from alpaca_farm_core.evaluation.overoptimisation.stage import STAGE_CHECKPOINT, STAGE_OVEROPTIMISATION
+from alpaca_farm_core.evaluation.reevaluation.stage import STAGE_ANCHORS, STAGE_HISTORY
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
 from alpaca_farm_core.generation.stage import STAGE_API, STAGE_DECODE, STAGE_SAMPLE
@@ -32,6 +34,10 @@ STAGES: dict[str, Stage] = {
         STAGE_LEADERBOARD,
         STAGE_MEASURE,
         STAGE_COMPARISON,
+        STAGE_ANCHORS,
+        STAGE_HISTORY,
+        STAGE_CHECKPOINT,
+        STAGE_OVEROPTIMISATION,
         STAGE_REPORT,
     )
 }

@@ -54,6 +54,9 @@ class Runner(ABC):
         run_name: Prefix of the artifacts' names.
     """
 
+    store: Store
+    """Where artifacts are, for compositions that start from what is there."""
+
     def __init__(self, study: StudyConfig, run_name: str) -> None:
         self.study = study
         self.run_name = run_name
@@ -97,6 +100,14 @@ class Runner(ABC):
     def run(self, step: Step, inputs: Mapping[str, Any]) -> Any:
         """Run one step and return a handle to its artifact."""
 
+    @abstractmethod
+    def held(self, artifact: Artifact) -> Any:
+        """Return the handle of an artifact that is in the store already."""
+
+    @abstractmethod
+    def fingerprint(self, handle: Any) -> str:
+        """Fingerprint of what a handle stands for."""
+
 
 class LocalRunner(Runner):
     """Runs stages one after the other in this process; handles are artifacts."""
@@ -127,6 +138,14 @@ class LocalRunner(Runner):
             retry_missing=self.retry_missing,
         )
         return outcome.artifact
+
+    def held(self, artifact: Artifact) -> Artifact:
+        """The artifact itself."""
+        return artifact
+
+    def fingerprint(self, handle: Artifact) -> str:
+        """Fingerprint of an artifact."""
+        return handle.fingerprint
 
 
 @dataclass(frozen=True)
@@ -179,3 +198,11 @@ class Planner(Runner):
             )
         )
         return recipe
+
+    def held(self, artifact: Artifact) -> Recipe:
+        """Recipe of an artifact."""
+        return artifact.manifest.recipe
+
+    def fingerprint(self, handle: Recipe) -> str:
+        """Fingerprint of a recipe."""
+        return handle.fingerprint

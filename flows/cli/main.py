@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": ("flows.cli.run:demo", "Run the full RLHF flow on the embedded default."),
     "run": (
         "flows.cli.run:run",
-        "Run a flow: rlhf, compare, evaluate, sft, simulate-preferences, reward-model, a method.",
+        "Run a flow: rlhf, compare, evaluate, reevaluate, sft, reward-model, a method, and others.",
     ),
     "up": ("flows.cli.up:up", "Start Prefect's UI, the deployments and workers on this machine."),
     "annotate": ("flows.cli.annotate:annotate", "Label pairs, samples or two models' outputs with a judge."),
@@ -75,7 +75,7 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (0 done, 1 failed, 2 usage, 3 budget, 4 missing)."""
+    """Run the command line and exit with its code (0 done, 1 failed, 2 usage, 3 budget, 4 missing, 5 alarm)."""
     try:
         with _sigterm_unwinds():
             code = cli.main(args=arguments, standalone_mode=False)

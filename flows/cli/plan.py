@@ -64,10 +64,13 @@ def _row(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
 def _api_calls(planned: PlannedStep, planner: Planner) -> str | None:
     """Upper bound of the calls, or its factor where the number of instructions is not known yet."""
     from alpaca_farm_core.annotators.estimate import api_calls_per_instruction
+    from alpaca_farm_core.evaluation.reevaluation.config import AnchorsConfig
 
     each = api_calls_per_instruction(planned.step.config)
     if not each:
         return None
+    if isinstance(planned.step.config, AnchorsConfig):
+        return f"≤ {each * planned.step.config.count:.0f}"
     study = planner.study
     source = study.sample if planned.step.stage.name == "preferences" else study.decode
     rows = _rows_of(source.split, planner)
@@ -78,7 +81,9 @@ def _api_calls(planned: PlannedStep, planner: Planner) -> str | None:
 
 def _rows_of(split: str, planner: Planner) -> int | None:
     """Rows of a split: from the dataset artifact if it is there, else from the settings if they say."""
-    data = planner.steps[0]
+    data = next((planned for planned in planner.steps if planned.step.stage.name == "dataset"), None)
+    if data is None:  # a flow that starts from what is in the store
+        return None
     if data.hit is not None:
         return int(data.hit.metrics[f"n_{split}"])
     dataset = planner.study.dataset

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alpaca_farm_core.errors import RegressionError
 from flows.cli.options import (
     composition_options,
     json_option,
@@ -31,6 +32,7 @@ _PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few beside busy neighbours
 }
 
 
@@ -83,8 +85,11 @@ def run(
     retry_missing: bool,
     store: str | None,
     as_json: bool,
-) -> None:
-    """Run FLOW: rlhf, compare, evaluate, sft, simulate-preferences, reward-model, or a method."""
+) -> int:
+    """Run FLOW: a method (ppo, dpo, …) or one of the following.
+
+    rlhf, compare, evaluate, reevaluate, overoptimisation, sft, simulate-preferences, reward-model
+    """
     overrides = read_overrides(config_file, assignments)
     options = composition_options(
         flow, method=method, methods=read_words(methods), seeds=read_seeds(seeds), api_models=read_words(api_models)
@@ -93,8 +98,8 @@ def run(
         from flows.cli.plan import print_plan
 
         print_plan(flow, preset, annotator, run_name, overrides, store, as_json, options)
-    else:
-        _run(flow, preset, annotator, run_name, overrides, store, as_json, retry_missing, options)
+        return 0
+    return _run(flow, preset, annotator, run_name, overrides, store, as_json, retry_missing, options)
 
 
 def _run(
@@ -107,7 +112,7 @@ def _run(
     as_json: bool,
     retry_missing: bool,
     options: Mapping[str, Any],
-) -> None:
+) -> int:
     from rich.console import Console
 
     from alpaca_farm_core.artifacts.store import STORE_VARIABLE, Store
@@ -134,6 +139,8 @@ def _run(
         )
     else:
         _print_results(console, artifacts, opened)
+    alarmed = "history" in artifacts and artifacts["history"].metrics["n_alarms"]
+    return RegressionError.exit_code if alarmed else 0
 
 
 def _run_flow(
@@ -185,10 +192,29 @@ def _print_results(console: Any, artifacts: Mapping[str, Artifact], store: Store
         console.print(f"\nPage: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
     if "evaluation" in artifacts:
         _print_sample(console, artifacts["evaluation"])
+    if "history" in artifacts:
+        _print_check(console, artifacts["history"])
     if "report" in artifacts:
         page = artifacts["report"].path / "report.html"
         console.print(f"\nReport: [link=file://{page}]{page}[/link]", soft_wrap=True, highlight=False)
     console.print(f"Artifacts: alpaca-farm artifacts list --store {store.location}", highlight=False, soft_wrap=True)
+
+
+def _print_check(console: Any, history: Artifact) -> None:
+    """Show the last line of a history, its alarms first."""
+    from rich.markup import escape
+
+    from alpaca_farm_core.evaluation.reevaluation.history import read_history, table_rows
+    from flows.cli.console import print_leaderboard
+
+    entry = read_history(history)[-1]
+    console.print()
+    print_leaderboard(table_rows(entry), console)
+    for alarm in entry["alarms"]:
+        console.print(f"[bold red]Alarm:[/] {escape(alarm['text'])}", soft_wrap=True, highlight=False)
+    for note in entry["notes"]:
+        console.print(f"Note: {escape(note)}", soft_wrap=True, highlight=False)
+    console.print(f"{history.metrics['n_checks']} checks, pictures in {history.path}", soft_wrap=True, highlight=False)
 
 
 def _print_sample(console: Any, evaluation: Artifact) -> None:

@@ -76,6 +76,13 @@ def test_score(alpaca_farm, finished_run):
     assert "win %" in alpaca_farm("score", file).out
 
 
+def test_one_model_cannot_be_ranked_twice(alpaca_farm, finished_run):
+    file = Store(finished_run).get("evaluation/tiny-ppo@v1").path / "annotations.json"
+    done = alpaca_farm("score", file, file)
+    assert done.code == 2
+    assert "rename generator_2 in one of them" in " ".join(done.err.split())
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '[{"preference": "x"}]', '[{"instruction": 3}]'])
 def test_annotations_that_cannot_be_scored(alpaca_farm, tmp_path, content):
     (tmp_path / "bad.json").write_text(content)

@@ -15,7 +15,7 @@ from alpaca_farm_core.evaluation.ceiling import (
 )
 from alpaca_farm_core.evaluation.gold import compare_gold, gold_win_rate, win_score
 from alpaca_farm_core.evaluation.matching import match
-from alpaca_farm_core.meadow.families import HELD_OUT_FAMILY
+from alpaca_farm_core.meadow.fact_families import HELD_OUT_FAMILY
 from alpaca_farm_core.meadow.gold import utility, well_formed_and_on_topic
 from alpaca_farm_core.types import Output, Pair
 from tests.evaluation.fake_run import heldout, outputs, publish, world

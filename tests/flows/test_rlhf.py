@@ -51,7 +51,8 @@ def test_the_whole_flow_then_cached_then_one_changed_setting():
         keys = {
             a.key for a in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="meadow-")))
         }
-    assert {"meadow-ppo-summary", "meadow-ppo-reward", "meadow-ppo-kl", "meadow-leaderboard-table"} <= keys
+    assert {f"{kind}-meadow-ppo-summary" for kind in ("policy", "outputs", "evaluation")} <= keys
+    assert {"policy-meadow-ppo-reward", "policy-meadow-ppo-kl", "leaderboard-meadow-leaderboard-table"} <= keys
 
     second = run()
     assert {task.state.name for task in task_runs(second)} == {"Cached"}

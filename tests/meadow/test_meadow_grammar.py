@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from alpaca_farm_core.meadow.families import HELD_OUT_FAMILY, families, parse
+from alpaca_farm_core.meadow.fact_families import HELD_OUT_FAMILY
+from alpaca_farm_core.meadow.families import families, parse
 from alpaca_farm_core.meadow.grammar import Task
 from alpaca_farm_core.meadow.lexicon import lexicon
 

@@ -13,7 +13,8 @@ import pytest
 
 from alpaca_farm_core.errors import ConfigError, DataError
 from alpaca_farm_core.meadow.config import MeadowConfig
-from alpaca_farm_core.meadow.families import HELD_OUT_FAMILY, families, parse
+from alpaca_farm_core.meadow.fact_families import HELD_OUT_FAMILY
+from alpaca_farm_core.meadow.families import families, parse
 from alpaca_farm_core.meadow.world import WEIGHTS, held_out_combinations, make_world
 from alpaca_farm_core.types import SPLITS, Instruction, Split
 

@@ -42,7 +42,6 @@ def undisturbed(root, overrides):
     return composition_named("ppo")(LocalRunner(study, "undisturbed", Store(root)))["ppo"]
 
 
-@pytest.mark.skip(reason="not seen to pass since its last repair: run it on an idle machine, then remove this mark")
 @pytest.mark.parametrize("also_worker", [False, True], ids=["flow", "worker_and_flow"])
 def test_killed_in_ppo_it_crashes_and_a_retry_gives_the_same_bits(up, tmp_path, also_worker):
     overrides, earlier = {**APART, "ppo.seed": 10 + also_worker}, set(checkpoints(up, "ppo"))
@@ -105,7 +104,6 @@ def logs_of(up, run_id):
     return up.post("/logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, limit=200, sort="TIMESTAMP_DESC")
 
 
-@pytest.mark.skip(reason="not seen to pass since its last repair: run it on an idle machine, then remove this mark")
 def test_a_killed_server_comes_back_and_knows_its_runs(up):
     run_id = up.start_run("sft/sft", overrides=TINY, run_name="before")
     up.wait_for_state(run_id, "Completed", seconds=120)

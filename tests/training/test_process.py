@@ -186,9 +186,12 @@ from alpaca_farm_core.artifacts.store import Store
 from tests.methods import toy
 from tests.training.test_messages import Told
 store, data, processes = Store(sys.argv[1]), Store(sys.argv[2]).get("data"), int(sys.argv[3])
+class Seen(Told):
+    def advance(self, n=1, metrics=None):
+        (store.root / "training_has_begun").touch()
 execution = toy.EXECUTION.model_copy(
     update={"own_process": "always", "processes": processes, "checkpoint_seconds": 3600})
-toy.sft(store, data, execution=execution, epochs=3000)
+toy.sft(store, data, progress=Seen(), execution=execution, epochs=3000)
 """
 
 
@@ -199,8 +202,8 @@ def test_however_the_caller_ends_its_processes_write_a_checkpoint_and_go(world, 
     store = other_store(world, tmp_path)
     caller = subprocess.Popen([sys.executable, "-c", CALLER, store.root, world.store.root, str(processes)])
     wait_until(lambda: list(store.root.glob("workspaces/*/scratch/job/job.json")), caller)
-    children = wait_until(lambda: enough_children(caller.pid, processes), caller)
-    time.sleep(8)  # they are in training by now; how far does not matter
+    wait_until((store.root / "training_has_begun").exists, caller)
+    children = enough_children(caller.pid, processes)
     caller.send_signal(number)
     caller.wait(15)
     gone, alive = psutil.wait_procs(children, timeout=15)

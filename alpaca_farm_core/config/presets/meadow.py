@@ -1,4 +1,4 @@
-"""The preset `meadow`: the embedded world and a nano model. Its values were measured on this world."""
+"""The presets of the embedded world: `meadow`, with values measured on it, and `meadow-stress`."""
 
 from __future__ import annotations
 
@@ -109,5 +109,28 @@ MEADOW = Preset(
         **group("layers this narrow gain nothing from a second thread", execution__threads=1),
         **group("a second core is for another method or seed of a comparison", execution__branches=2),
         **group("short rows: many of them fill a decoding step", execution__decode_batch_size=256),
+    },
+)
+
+MEADOW_STRESS = Preset(
+    "meadow-stress",
+    "Over-optimisation on purpose: the embedded world with few noisy pairs, little KL penalty and a long run.",
+    {
+        **MEADOW.settings,
+        **group(
+            "few pairs, a quarter of them flipped: a reward model that is right near the SFT model only",
+            dataset__meadow__n_preference=400,
+            preferences__annotator__label_flip=0.25,
+            reward_model__eval_size=100,
+        ),
+        **group("hardly anything holds the policy where the rewards hold", ppo__kl_coef=0.01),
+        **group(
+            "long enough to see what comes after the best policy, and a look every tenth step",
+            ppo__steps=150,
+            ppo__save_every=10,
+            ppo__eval_every=10,
+            ppo__select="last",
+        ),
+        **group("runs differ more than instructions do", overoptimisation__seeds=(0, 1, 2)),
     },
 )

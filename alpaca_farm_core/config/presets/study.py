@@ -13,14 +13,14 @@ from typing import Any
 from alpaca_farm_core.config.base import Config, did_you_mean
 from alpaca_farm_core.config.overrides import flatten, merge, nest
 from alpaca_farm_core.config.presets.alpaca_7b import ALPACA_7B
-from alpaca_farm_core.config.presets.meadow import MEADOW
+from alpaca_farm_core.config.presets.meadow import MEADOW, MEADOW_STRESS
 from alpaca_farm_core.config.presets.preset import Preset
 from alpaca_farm_core.config.presets.qwen3 import QWEN3
 from alpaca_farm_core.config.presets.smollm2 import SMOLLM2
 from alpaca_farm_core.config.study import StudyConfig, study_class
 from alpaca_farm_core.errors import ConfigError
 
-PRESETS: dict[str, Preset] = {preset.name: preset for preset in (MEADOW, SMOLLM2, ALPACA_7B, QWEN3)}
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (MEADOW, MEADOW_STRESS, SMOLLM2, ALPACA_7B, QWEN3)}
 
 
 def preset_named(name: str) -> Preset:

@@ -32,6 +32,7 @@ def judge_anchors(
     settings: Mapping[str, Any],
     build: Build,
     progress: Progress | None = None,
+    draw: int | None = None,
 ) -> dict[str, Any]:
     """Add a round to a record, and return the record.
 
@@ -41,6 +42,8 @@ def judge_anchors(
         settings: The annotator's; later rounds must have the same.
         build: Makes the annotator for a draw.
         progress: Where to report.
+        draw: Number of the new round's draw, where the caller keeps count; a round of it that is complete is
+            not asked again.
 
     Raises:
         DataError: the record is of other pairs or settings, or there are no pairs.
@@ -49,7 +52,11 @@ def judge_anchors(
     known = _open(record, pairs, settings)
     rounds = known["rounds"]
     if not rounds or rounds[-1]["labels"] is not None:
-        rounds.append({"draw": 0 if not rounds else _new_draw(rounds), "labels": None})
+        if draw is None:
+            draw = 0 if not rounds else _new_draw(rounds)
+        elif rounds and rounds[-1]["draw"] == draw:
+            return known
+        rounds.append({"draw": draw, "labels": None})
         write_json(record, known)
     rows = annotate_pairs(known["pairs"], build(rounds[-1]["draw"]), progress=progress)
     rounds[-1]["labels"] = [{name: row[name] for name in _LABEL} for row in rows]

@@ -20,11 +20,15 @@ _CHARACTER = 6.7  # pixels of one character at the charts' font size, on average
 
 @dataclass(frozen=True)
 class Series:
-    """A named line: points (x, y) in rising x; `faint` is for a reference drawn behind the others."""
+    """A named line: points (x, y) in rising x; `faint` is for a reference drawn behind the others.
+
+    `band` holds (x, low, high): an interval around the line, shaded.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     faint: bool = False
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def line_chart(
     drawn = [one for one in series if one.points]
     xs = [x for one in drawn for x, _ in one.points] or [0.0, 1.0]
     ys = [y for one in drawn for _, y in one.points] + ([reference[0]] if reference else []) or [0.0, 1.0]
+    ys += [bound for one in drawn for _, *bounds in one.band for bound in bounds]
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs), 5), nice_ticks(min(ys), max(ys), 5)
     names = [one.name for one in drawn] if len(drawn) > 1 else []
     right = width - (12 + max((_CHARACTER * len(name) for name in names), default=0))
@@ -110,10 +115,11 @@ def _line_of(one: Series, index: int, x: Scale, y: Scale, x_label: str) -> str:
     stroke = colour("muted") if one.faint else colour(index)
     places = [(x(a), y(b)) for a, b in one.points]
     path = "M" + "L".join(f"{a:g} {b:g}" for a, b in places)
+    shade = _band(one, stroke, x, y)
     style = (
         f"fill:none;stroke:{stroke};stroke-width:{1.2 if one.faint else 1.8};stroke-linejoin:round;stroke-linecap:round"
     )
-    parts = [element("path", d=path, style=style, stroke_dasharray="4 3" if one.faint else None)]
+    parts = [*shade, element("path", d=path, style=style, stroke_dasharray="4 3" if one.faint else None)]
     stride = max(1, len(places) // _MAX_TOOLTIPS)
     visible = len(places) <= 16
     for (px, py), (vx, vy) in list(zip(places, one.points, strict=True))[::stride]:
@@ -121,6 +127,19 @@ def _line_of(one: Series, index: int, x: Scale, y: Scale, x_label: str) -> str:
         mark = f"fill:{stroke}" if visible else "fill:transparent"
         parts.append(element("circle", text, cx=px, cy=py, r=2.4 if visible else 6, style=mark, class_="mark"))
     return element("g", "".join(parts))
+
+
+def _band(one: Series, stroke: str, x: Scale, y: Scale) -> list[str]:
+    """The shaded interval; at a single point a bar."""
+    if not one.band:
+        return []
+    if len(one.band) == 1:
+        (at, low, high) = one.band[0]
+        style = f"stroke:{stroke};stroke-width:6;opacity:.18"
+        return [element("line", x1=x(at), y1=y(low), x2=x(at), y2=y(high), style=style)]
+    corners = [(a, high) for a, _, high in one.band] + [(a, low) for a, low, _ in reversed(one.band)]
+    outline = "M" + "L".join(f"{x(a):g} {y(b):g}" for a, b in corners) + "Z"
+    return [element("path", d=outline, style=f"fill:{stroke};opacity:.14;stroke:none")]
 
 
 def _end_names(drawn: Sequence[Series], x: float, y: Scale) -> list[str]:
