@@ -17,9 +17,11 @@ from alpaca_farm_core.pipeline.runner import Runner
 def overoptimisation(run: Runner, train: Callable[[Runner], Mapping[str, Any]]) -> Mapping[str, Any]:
     """PPO → answers of every kept step → judged against the SFT model's → proxy, judge and gold against KL.
 
+    Where PPO learns from a reward model, best-of-n by that model stands beside it.
+
     Args:
         run: The runner.
-        train: Composition that makes `data`, `sft` and `ppo`.
+        train: Composition that makes `data`, `sft`, `ppo`, and `reward_model` where it uses one.
 
     Raises:
         ConfigError: no steps are kept, or how many there are is not known.
@@ -29,10 +31,17 @@ def overoptimisation(run: Runner, train: Callable[[Runner], Mapping[str, Any]]) 
     for seed in settings.seeds or (run.study.seed,):
         chain = run.with_seed(seed) if settings.seeds else run
         made = train(chain)
-        roles[f"method_{seed}"] = made["ppo"]
         reference = chain("decode", label="sft", policy=made["sft"], data=made["data"])
+        roles |= {f"method_{seed}": made["ppo"], **_measured(chain, made, reference, "sft", f"{seed}_0")}
         for step in kept_steps(run):
-            roles[f"evaluation_{seed}_{step}"] = _judged(chain, made, reference, step)
+            answers = _answers(chain, made, step)
+            judged = chain("evaluate", label=f"step-{step}", outputs=answers, reference=reference)
+            roles |= {
+                f"evaluation_{seed}_{step}": judged,
+                **_measured(chain, made, answers, f"step-{step}", f"{seed}_{step}"),
+            }
+        if settings.best_of_n and "reward_model" in made:
+            roles[f"best_of_n_{seed}"] = _best_of_n(chain, made, reference)
     return {"overoptimisation": run("overoptimisation", **roles)}
 
 
@@ -52,9 +61,23 @@ def kept_steps(run: Runner) -> range:
     return steps
 
 
-def _judged(run: Runner, made: Mapping[str, Any], reference: Any, step: int) -> Any:
+def _answers(run: Runner, made: Mapping[str, Any], step: int) -> Any:
     label = f"step-{step}"
     policy = run("checkpoint", label=label, config=CheckpointConfig(step=step), policy=made["ppo"])
     decoding = run.study.section("decode").model_copy(update={"generator": f"ppo step {step}"})
-    answers = run("decode", label=label, config=decoding, policy=policy, data=made["data"])
-    return run("evaluate", label=label, outputs=answers, reference=reference)
+    return run("decode", label=label, config=decoding, policy=policy, data=made["data"])
+
+
+def _measured(run: Runner, made: Mapping[str, Any], answers: Any, label: str, role: str) -> dict[str, Any]:
+    """Proxy reward of the very answers that are judged, where the proxy is a reward model."""
+    if "reward_model" not in made:
+        return {}
+    return {f"measured_{role}": run("measure", label=label, outputs=answers, reward_model=made["reward_model"])}
+
+
+def _best_of_n(run: Runner, made: Mapping[str, Any], reference: Any) -> Any:
+    samples = run(
+        "best_of_n", label="best-of-n", policy=made["sft"], reward_model=made["reward_model"], data=made["data"]
+    )
+    judging = run.study.section("evaluate")
+    return run("judge_samples", label="best-of-n", config=judging, samples=samples, reference=reference)

@@ -24,6 +24,11 @@ from alpaca_farm_core.evaluation.reevaluation.history import read_history
 from flows.launch import NO_OVERRIDES, PresetName, launch
 from tasks.show import artifact_key, escaped
 
+_ADVICE = {
+    "judge": "To take the judge as it is now for the right one, run once with reevaluate.restart_anchors=true.",
+    "model": "Later checks compare with what the model is worth now, unless reevaluate.compare_with is best.",
+}
+
 
 @flow(name="reevaluate", persist_result=False)
 def reevaluate(
@@ -77,12 +82,13 @@ def _raise_alarms(state: State, alarms: Sequence[Mapping[str, Any]], name: str, 
         )
     told = "\n".join(f"- {escaped(str(alarm['text']))}" for alarm in alarms)
     create_markdown_artifact(
-        f"**{len(alarms)} alarms**\n\n{told}", key=artifact_key(name, "alarms"), description="What has become worse"
+        f"**{len(alarms)} alarm{'' if len(alarms) == 1 else 's'}**\n\n{told}",
+        key=artifact_key(name, "alarms"),
+        description="What has become worse",
     )
     text = "; ".join(str(alarm["text"]) for alarm in alarms)
     if not fail:
         return Completed(data=state.result(), message=f"Alarm: {text}")
-    error = RegressionError(
-        f"Alarm: {text}.", "See the history artifact; it is noted, and the next check compares anew."
-    )
+    advice = [_ADVICE[kind] for kind in sorted({str(alarm["kind"]) for alarm in alarms})]
+    error = RegressionError(f"Alarm: {text}.", f"See the history artifact. {' '.join(advice)}")
     return Failed(name="Regression", message=str(error), data=error)

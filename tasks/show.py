@@ -64,6 +64,8 @@ def _summary(artifact: Artifact) -> str:
 def _figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list) and value and all(isinstance(one, int | float) for one in value):
+        return " to ".join(_figure(one) for one in value) if len(value) == 2 else ", ".join(map(_figure, value))
     return escaped(value if isinstance(value, str) else json.dumps(value))
 
 

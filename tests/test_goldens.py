@@ -87,6 +87,11 @@ def recorded(recorder, root):
     answers = recorder("decode", label="step", policy=step, data=made["data"])
     judged = recorder("evaluate", label="step", outputs=answers, reference=made["answers"]["sft"])
     recorder("overoptimisation", method_0=made["ppo"], evaluation_0_2=judged)
+    picked = recorder(
+        "best_of_n", label="best-of-n", policy=made["sft"], **{k: made[k] for k in ("reward_model", "data")}
+    )
+    judging = recorder.study.section("evaluate")
+    recorder("judge_samples", config=judging, samples=picked, reference=made["answers"]["sft"])
     recorder("human_preferences", config=HumanPreferencesConfig(source=str(people(root)), seed=0))
     for method in BUILT_IN:
         learn(recorder, method, {name: made[name] for name in SHARED if name in made})

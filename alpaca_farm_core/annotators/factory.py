@@ -17,6 +17,8 @@ from alpaca_farm_core.plugins import ANNOTATORS, plugin_hash, plugins
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.base import Annotator
     from alpaca_farm_core.annotators.broker import Judge
+    from alpaca_farm_core.annotators.cache import CallCache
+    from alpaca_farm_core.annotators.llm import LLMAnnotator
 
 
 def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionConfig, draw: int = 0) -> Annotator:
@@ -43,20 +45,39 @@ def build_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionCo
         from alpaca_farm_core.annotators.plugin import PluginAnnotator
 
         return PluginAnnotator(config.name, seed=seed, label_flip=config.label_flip)
+    found = _load(config, execution)
+    purse = None if is_local(found) else Purse.of(execution)
+    return _llm_annotator(config, found, cache, _judge(found, execution), purse, draw)
+
+
+def planning_annotator(config: AnnotatorConfig, calls: Path, execution: ExecutionConfig) -> LLMAnnotator:
+    """Build an annotator that can say what it would ask, but ask nobody; for annotators that `asks_api`.
+
+    Raises:
+        ConfigError: as in `build_annotator`.
+        StoreError: the call cache cannot be used.
+    """
+    from alpaca_farm_core.annotators.cache import CallCache
+
+    found = load_set(config.name, config.models)
+    return _llm_annotator(config, found, CallCache(calls), None, Purse.of(execution), 0)
+
+
+def _llm_annotator(
+    config: AnnotatorConfig, found: AnnotatorSet, cache: CallCache, judge: Judge | None, purse: Purse | None, draw: int
+) -> LLMAnnotator:
     from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
 
-    found = _load(config, execution)
     options = AskingOptions(
         model=_model_asked(config, found),
-        seed=seed,
+        seed=config.seed or 0,
         label_flip=config.label_flip,
         both_orders=config.both_orders,
         structured=config.structured,
         token_bias=config.token_bias,
         draw=draw,
     )
-    purse = None if is_local(found) else Purse.of(execution)
-    return LLMAnnotator(found, _judge(found, execution), cache, options, purse)
+    return LLMAnnotator(found, judge, cache, options, purse)
 
 
 def annotator_external(config: AnnotatorConfig) -> Mapping[str, str]:
@@ -99,13 +120,18 @@ def calls_per_pair(config: AnnotatorConfig) -> float:
 
     Noised labels (probability 2p) cost none; a prompt of several pairs is shared by them.
     """
-    if config.name == ORACLE or config.name in plugins(ANNOTATORS):
+    if not asks_api(config):
         return 0.0
     found = load_set(config.name, config.models)
-    if is_local(found):
-        return 0.0
     share = sum(1 / member.batch_size for member in found.members) / len(found.members)
     return share * (2 if config.both_orders else 1) * (1 - 2 * config.label_flip)
+
+
+def asks_api(config: AnnotatorConfig) -> bool:
+    """Whether judging means calls to a server."""
+    if config.name == ORACLE or config.name in plugins(ANNOTATORS):
+        return False
+    return not is_local(load_set(config.name, config.models))
 
 
 def is_local(found: AnnotatorSet) -> bool:

@@ -18,6 +18,7 @@ from alpaca_farm_core.annotators.calls import Answer, CallStats, Outcome, Reques
 from alpaca_farm_core.annotators.imported import imported_labels
 from alpaca_farm_core.annotators.labelling import label_pairs
 from alpaca_farm_core.annotators.parsers import Said
+from alpaca_farm_core.annotators.prices import usd
 from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.readings import Reading, combine
 from alpaca_farm_core.annotators.spec import AnnotatorSet, AnnotatorSpec
@@ -60,7 +61,7 @@ class LLMAnnotator:
 
     Args:
         annotators: Prompts, models, sampling and parsers.
-        judge: Who answers.
+        judge: Who answers; None = nobody, what would be asked can only be planned.
         cache: Where answers are kept.
         options: How to ask.
         purse: Whose money is spent; None = calls are free.
@@ -69,7 +70,7 @@ class LLMAnnotator:
     def __init__(
         self,
         annotators: AnnotatorSet,
-        judge: Judge,
+        judge: Judge | None,
         cache: CallCache,
         options: AskingOptions | None = None,
         purse: Purse | None = None,
@@ -110,9 +111,37 @@ class LLMAnnotator:
         """Return the calls that judging distinct pairs begins with, without making any."""
         return [self._request(question) for question in self._questions(pairs)]
 
+    def planned(self, pairs: Sequence[Pair]) -> tuple[list[Request], list[Request]]:
+        """Return the calls that annotating begins with: (those answered before, those to make)."""
+        distinct: list[Pair] = []
+
+        def note(to_judge: Sequence[Pair]) -> list[Annotation]:
+            distinct.extend(to_judge)
+            return [Annotation(None, self.name, "failed") for _ in to_judge]
+
+        label_pairs(pairs, annotator=self.name, seed=self.options.seed, label_flip=self.options.label_flip, judge=note)
+        bought = self._bought(distinct)
+        requests = {one.key: one for one in self.requests([pair for pair in distinct if pair not in bought])}
+        known = self._cache.read(requests)
+        kept = [request for key, request in requests.items() if key in known]
+        return kept, [request for key, request in requests.items() if key not in known]
+
+    def likely_cost(self, requests: Sequence[Request], by_batch: bool = False) -> float | None:
+        """US dollars that calls to one model are likely to cost; None when that is not known."""
+        if self._payer is None or not requests:
+            return 0.0
+        with self._cache.readable_errors():
+            mean = self._cache.ledger.mean_price(self._payer.annotator, requests[0].model)
+        likely = self._payer.purse.likely(requests, mean, by_batch)
+        return None if likely is None else usd(likely)
+
+    def _bought(self, pairs: Sequence[Pair]) -> Mapping[Pair, Annotation]:
+        """Labels bought elsewhere; another draw is always judged."""
+        return imported_labels(self._cache, self.name, pairs) if not self.options.draw else {}
+
     def _judge_pairs(self, pairs: Sequence[Pair], progress: Progress | None) -> list[Annotation]:
-        """Take labels bought elsewhere where there are any, and judge the rest; another draw is always judged."""
-        bought = imported_labels(self._cache, self.name, pairs) if not self.options.draw else {}
+        """Take labels bought elsewhere where there are any, and judge the rest."""
+        bought = self._bought(pairs)
         asked = [pair for pair in pairs if pair not in bought]
         judged = dict(zip(asked, self._judge_anew(asked, progress), strict=True)) if asked else {}
         return [bought.get(pair) or judged[pair] for pair in pairs]
@@ -158,6 +187,7 @@ class LLMAnnotator:
 
     def _round(self, questions: Sequence[Question], progress: Progress | None) -> dict[Shown, Reading]:
         requests = [self._request(question) for question in questions]
+        assert self._judge is not None, "planned only"
         outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         readings: dict[Shown, Reading] = {}
         for question, request, outcome in zip(questions, requests, outcomes, strict=True):

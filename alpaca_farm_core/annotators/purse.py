@@ -82,6 +82,26 @@ class Purse:
         amount = price.of(usage, by_batch)
         return amount if amount is not None else price.worst(request, by_batch)
 
+    def likely(self, requests: Sequence[Request], mean: float | None, by_batch: bool = False) -> int | None:
+        """Return what calls to one model are likely to cost, before they are made; None when that is not known.
+
+        Args:
+            requests: At least one.
+            mean: Mean picodollars of such calls so far; None = none were made: then by the length of the prompts
+                and answers as long as they may be.
+            by_batch: Whether the Batch API is asked.
+        """
+        price = self.prices.find(requests[0].model)
+        if price is None:
+            return None
+        if mean is not None:
+            return int(mean * len(requests))
+        usages = (
+            {"prompt_tokens": likely_prompt_tokens(request), "completion_tokens": longest_answer(request) or 0}
+            for request in requests
+        )
+        return sum(price.of(usage, by_batch) or 0 for usage in usages)
+
     def estimate(self, requests: Sequence[Request], mean: float | None, balance: Balance) -> str:
         """Say what calls will cost, before they are made; "" when that is not known or nothing.
 
@@ -90,12 +110,9 @@ class Purse:
             mean: Mean picodollars of such calls so far; None = none were made.
             balance: What the account has spent.
         """
-        price = self.prices.find(requests[0].model)
-        if price is None or not (price.prompt or price.completion):
+        likely = self.likely(requests, mean)
+        if not likely:
             return ""
-        tokens = [(likely_prompt_tokens(request), longest_answer(request) or 0) for request in requests]
-        likely = sum(prompt * price.prompt + answer * price.completion for prompt, answer in tokens)
-        likely = likely if mean is None else int(mean * len(requests))
         basis = "by the length of the prompts" if mean is None else "by the mean of such calls so far"
         text = f"{len(requests)} calls to {requests[0].model} will cost about {dollars(likely)}, {basis}"
         if self.budget is None:

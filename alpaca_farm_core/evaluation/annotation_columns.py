@@ -1,7 +1,8 @@
-"""Reads the rows of an annotation file and hands them out field by field.
+"""Reads an annotation file and hands it out field by field.
 
-In: a JSON list or JSONL of objects with a `preference`. Out: rows, and columns of them. Built for a million
-rows: a column at a time, no call per row. Errors name the file, the row and the field.
+In: a JSON list or JSONL of objects with a `preference`. Out: one column per field. Built for a million rows: a
+few thousand at a time, so that each row is read, and let go, while it is near the processor. Errors name the
+file, the row and the field.
 """
 
 from __future__ import annotations
@@ -12,19 +13,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.errors import DataError
 
-_PRICE = "preference_price_per_example"
+PREFERENCE = "preference"
 _TEXT_OR_MISSING = frozenset({str, type(None)})
+_AT_A_TIME = 2_000
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of an annotation file; each is an object with a `preference`.
+class Columns(NamedTuple):
+    """The file's columns.
+
+    Attributes:
+        values: Field → one value per row; None where a row does not have the field.
+        fields: Fields of the first row.
+    """
+
+    values: dict[str, list[Any]]
+    fields: tuple[str, ...]
+
+
+def read_columns(path: Path, names: Sequence[str]) -> Columns:
+    """Read `preference` and the fields `names` of every row.
 
     Raises:
         DataError: missing or malformed file, no rows, a row that is no object or has no `preference`.
@@ -32,10 +46,28 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     rows = list(read_jsonl(path)) if path.suffix == ".jsonl" else _read_list(path)
     if not rows:
         raise DataError(f"{path} holds no annotations.", "Annotate some pairs first: `alpaca-farm annotate`.")
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict) or "preference" not in row:
+    fields = tuple(map(str, rows[0])) if isinstance(rows[0], Mapping) else ()
+    values: dict[str, list[Any]] = {name: [] for name in (PREFERENCE, *names)}
+    for start in range(0, len(rows), _AT_A_TIME):
+        part = rows[start : start + _AT_A_TIME]
+        rows[start : start + _AT_A_TIME] = [None] * len(part)
+        _refuse_others(part, start, path)
+        for name, column in values.items():
+            column += _column(part, name)
+    return Columns(values, fields)
+
+
+def _refuse_others(rows: Sequence[Any], start: int, path: Path) -> None:
+    for number, row in enumerate(rows, start):
+        if not isinstance(row, dict) or PREFERENCE not in row:
             raise _not_an_annotation(row, number, path)
-    return rows
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), rows))
+    except KeyError:
+        return [row.get(name) for row in rows]
 
 
 def _read_list(path: Path) -> list[Any]:
@@ -79,33 +111,15 @@ def _not_an_annotation(row: object, number: int, path: Path) -> DataError:
     )
 
 
-def texts(rows: Sequence[Mapping[str, Any]], name: str, path: Path) -> list[str | None]:
-    """One field of every row; refuses what is neither text nor missing.
+def refuse_other_than_text(values: Sequence[object], name: str, path: Path) -> None:
+    """Check that a field holds nothing but text, or nothing.
 
     Raises:
         DataError: naming the first row with something else.
     """
-    values = column(rows, name)
-    if set(map(type, values)) - _TEXT_OR_MISSING:
+    if not set(map(type, values)) <= _TEXT_OR_MISSING:
         number = next(n for n, value in enumerate(values) if not isinstance(value, (str, type(None))))
         raise DataError(
             f"{path}, row {number + 1} (from 1), field '{name}': expected text, got {type(values[number]).__name__}.",
             "Repair that row.",
         )
-    return values
-
-
-def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    """One field of every row; None where a row does not have it."""
-    try:
-        return list(map(itemgetter(name), rows))
-    except KeyError:
-        return [row.get(name) for row in rows]
-
-
-def prices(rows: Sequence[Mapping[str, Any]]) -> list[float | None] | None:
-    """What each judgement cost in USD, as AlpacaEval writes it; None where no row says."""
-    if not any(_PRICE in row for row in rows):
-        return None
-    found = (row.get(_PRICE) for row in rows)
-    return [float(price) if isinstance(price, (int, float)) and price >= 0 else None for price in found]

@@ -9,10 +9,10 @@ preference. Errors name the file, the row and the field.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from alpaca_farm_core.errors import DataError, UsageError
 from alpaca_farm_core.evaluation import annotation_columns as read
@@ -28,6 +28,7 @@ _TEXTS = (
     "annotator",
     "dataset",
 )
+_EXPLANATION, _PRICE = "explanation", "preference_price_per_example"
 _IDENTITY = ("instruction", "input", "output_1", "output_2", "annotator")
 
 Value = TypeVar("Value")
@@ -172,21 +173,17 @@ def read_annotations(path: Path, annotator: str = "", group_field: str = "") -> 
 
 
 def _read_groups(path: Path, annotator: str, group_field: str) -> list[ModelAnnotations]:
-    rows = read.read_rows(path)
-    columns = {name: read.texts(rows, name, path) for name in _TEXTS}
-    # Shown, never scored: other tools may keep something else than text under this name.
-    columns["explanation"] = [value if isinstance(value, str) else None for value in read.column(rows, "explanation")]
+    table = read.read_columns(path, (*_TEXTS, _EXPLANATION, _PRICE, *([group_field] if group_field else [])))
+    for name in _TEXTS:
+        read.refuse_other_than_text(table.values[name], name, path)
+    columns = _texts(table.values)
     names = _names(columns, path, per_annotator=annotator == EACH)
     wanted = _wanted(columns["annotator"], annotator, path)
-    groups = [_label(row.get(group_field)) for row in rows] if group_field else None
-    if group_field and all(group_field not in row for row in rows):
-        raise UsageError(f"No row of {path} has the field '{group_field}'.", f"Its fields: {', '.join(rows[0])}.")
-    preferences = read.column(rows, "preference")
-    prices = read.prices(rows)
-    del rows
+    groups = _groups(table, group_field, path) if group_field else None
+    prices, identities = _prices(table.values[_PRICE]), _identities(columns)
     found = []
     for model, places in _places(names, wanted).items():
-        texts = {name: _take(column, places) for name, column in columns.items()}
+        texts = _Taken(columns, places)
         if not annotator:
             _refuse_second_opinions(texts, model, path)
         found.append(
@@ -194,15 +191,55 @@ def _read_groups(path: Path, annotator: str, group_field: str) -> list[ModelAnno
                 model=model,
                 source=str(path),
                 row_numbers=places,
-                preferences=_take(preferences, places),
+                preferences=_take(table.values[read.PREFERENCE], places),
                 texts=texts,
                 groups=_take(groups, places) if groups is not None else None,
                 prices=_take(prices, places) if prices is not None else None,
-                n_duplicates=_duplicates(texts),
+                n_duplicates=_duplicates(_take(identities, places)),
                 n_other_annotators=0 if wanted is None else names.count(model) - len(places),
             )
         )
     return found
+
+
+class _Taken(Mapping[str, Sequence[str | None]]):
+    """Columns at some places; each is taken when it is first asked for, as most never are."""
+
+    def __init__(self, columns: Mapping[str, Sequence[str | None]], places: Sequence[int]) -> None:
+        self._columns, self._places = columns, places
+        self._taken: dict[str, Sequence[str | None]] = {}
+
+    def __getitem__(self, name: str) -> Sequence[str | None]:
+        if name not in self._taken:
+            self._taken[name] = _take(self._columns[name], self._places)
+        return self._taken[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _texts(values: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[str | None]]:
+    columns = {name: values[name] for name in _TEXTS}
+    # Shown, never scored: other tools may keep something else than text under this name.
+    columns[_EXPLANATION] = [value if isinstance(value, str) else None for value in values[_EXPLANATION]]
+    return columns
+
+
+def _groups(table: read.Columns, field: str, path: Path) -> list[str]:
+    values = table.values[field]
+    if values.count(None) == len(values):
+        raise UsageError(f"No row of {path} has the field '{field}'.", f"Its fields: {', '.join(table.fields)}.")
+    return ["" if value is None else str(value) for value in values]
+
+
+def _prices(values: Sequence[Any]) -> list[float | None] | None:
+    """What each judgement cost in USD; None where no row says."""
+    if values.count(None) == len(values):
+        return None
+    return [float(price) if isinstance(price, (int, float)) and price >= 0 else None for price in values]
 
 
 def _places(names: Sequence[str], wanted: Sequence[bool] | None) -> dict[str, Sequence[int]]:
@@ -256,16 +293,15 @@ def _refuse_second_opinions(texts: Mapping[str, Sequence[str | None]], model: st
             )
 
 
-def _duplicates(texts: Mapping[str, Sequence[str | None]]) -> int:
-    instructions = texts["instruction"]
-    columns = [texts[name] for name in _IDENTITY]
-    # Hashes, not the rows: a set of long texts would double the memory.
-    identities = {hash(row) for row in zip(*columns, strict=True) if row[0] is not None}
-    return len(instructions) - instructions.count(None) - len(identities)
+def _identities(columns: Mapping[str, Sequence[str | None]]) -> list[int | None]:
+    """What tells rows apart, hashed (a set of long texts would double the memory); None without an instruction."""
+    rows = zip(*(columns[name] for name in _IDENTITY), strict=True)
+    return [None if row[0] is None else hash(row) for row in rows]
 
 
-def _label(value: object) -> str:
-    return "" if value is None else str(value)
+def _duplicates(identities: Sequence[int | None]) -> int:
+    different = set(identities) - {None}
+    return len(identities) - identities.count(None) - len(different)
 
 
 def _name_from(path: Path) -> str:

@@ -32,7 +32,7 @@ class Matched:
 
     def pairs(self) -> list[Pair]:
         """What the annotator sees: output_1 is the reference's answer, output_2 the model's."""
-        return [_pair(model, reference) for model, reference in zip(self.model, self.reference, strict=True)]
+        return [pair_of(model, reference) for model, reference in zip(self.model, self.reference, strict=True)]
 
 
 def match(outputs: Sequence[Output], reference: Sequence[Output]) -> Matched:
@@ -70,14 +70,8 @@ def generator_name(outputs: Sequence[Output], role: str) -> str:
     return names[0]
 
 
-def _first_by_id(outputs: Sequence[Output]) -> dict[str, Output]:
-    first: dict[str, Output] = {}
-    for output in outputs:
-        first.setdefault(output.id, output)
-    return first
-
-
-def _pair(model: Output, reference: Output) -> Pair:
+def pair_of(model: Output, reference: Output) -> Pair:
+    """Two answers to one instruction as an annotator sees them."""
     return Pair(
         instruction=model.instruction,
         input=model.input,
@@ -87,3 +81,10 @@ def _pair(model: Output, reference: Output) -> Pair:
         finished_1=reference.finished,
         finished_2=model.finished,
     )
+
+
+def _first_by_id(outputs: Sequence[Output]) -> dict[str, Output]:
+    first: dict[str, Output] = {}
+    for output in outputs:
+        first.setdefault(output.id, output)
+    return first

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpaca_farm_core.annotators.estimate import api_calls_per_instruction
+from alpaca_farm_core.annotators.estimate import estimate_calls
 from alpaca_farm_core.artifacts.lineage import Lineage, lineage
 from alpaca_farm_core.artifacts.manifest import Artifact
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.data.rows import read_outputs
 from alpaca_farm_core.errors import ArtifactNotFoundError, DataError
+from alpaca_farm_core.evaluation.config import EvaluationConfig
 from alpaca_farm_core.evaluation.matching import generator_name, match
 from alpaca_farm_core.evaluation.output_files import ImportOutputsConfig, import_stage
 from alpaca_farm_core.generation.stage import STAGE_DECODE
@@ -33,7 +34,10 @@ class Estimate:
         reference: Name of the reference.
         n_pairs: Instructions both answered.
         n_ties: Of these, equal answers, which need no judge.
-        api_calls: Calls at most; answers bought before are not bought again.
+        api_calls: Calls to make.
+        n_kept: Calls answered before, which are not made again.
+        usd: What the calls to make are likely to cost; None where a price is not known.
+        unpriced: Models without a price.
         n_unmatched: Instructions only one side answered; not judged.
     """
 
@@ -42,6 +46,9 @@ class Estimate:
     n_pairs: int
     n_ties: int
     api_calls: int
+    n_kept: int
+    usd: float | None
+    unpriced: tuple[str, ...]
     n_unmatched: int
 
 
@@ -90,8 +97,8 @@ def resolve(
     ).artifact
 
 
-def estimate(outputs: Artifact, reference: Artifact, study: StudyConfig) -> Estimate:
-    """Count the pairs to judge and the calls that may need.
+def estimate(outputs: Artifact, reference: Artifact, study: StudyConfig, store: Store) -> Estimate:
+    """Count the pairs to judge and the calls to make, and price them; asks nobody, needs no key.
 
     Raises:
         DataError: the two sides have no instruction in common, or one holds several models.
@@ -100,13 +107,18 @@ def estimate(outputs: Artifact, reference: Artifact, study: StudyConfig) -> Esti
     names = generator_name(ours, "outputs"), generator_name(theirs, "reference outputs")
     matched = match(ours, theirs)
     pairs = matched.pairs()
-    n_ties = sum(pair.output_1 == pair.output_2 for pair in pairs)
+    config = study.section("evaluate")
+    assert isinstance(config, EvaluationConfig)
+    calls = estimate_calls(config.seeded_annotator(), store.calls, study.execution, pairs)
     return Estimate(
         model=names[0],
         reference=names[1],
         n_pairs=len(pairs),
-        n_ties=n_ties,
-        api_calls=round(api_calls_per_instruction(study.section("evaluate")) * (len(set(pairs)) - n_ties)),
+        n_ties=sum(pair.output_1 == pair.output_2 for pair in pairs),
+        api_calls=calls.n_calls,
+        n_kept=calls.n_kept,
+        usd=calls.usd,
+        unpriced=calls.unpriced,
         n_unmatched=matched.n_unmatched_model + matched.n_unmatched_reference,
     )
 

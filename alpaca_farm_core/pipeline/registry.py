@@ -8,7 +8,11 @@ from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.data.stage import STAGE as DATASET
 from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.evaluation.comparison.stage import STAGE_COMPARISON, STAGE_MEASURE
-from alpaca_farm_core.evaluation.overoptimisation.stage import STAGE_CHECKPOINT, STAGE_OVEROPTIMISATION
+from alpaca_farm_core.evaluation.overoptimisation.stage import (
+    STAGE_CHECKPOINT,
+    STAGE_JUDGE_SAMPLES,
+    STAGE_OVEROPTIMISATION,
+)
 from alpaca_farm_core.evaluation.reevaluation.stage import STAGE_ANCHORS, STAGE_HISTORY
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
@@ -37,6 +41,7 @@ STAGES: dict[str, Stage] = {
         STAGE_ANCHORS,
         STAGE_HISTORY,
         STAGE_CHECKPOINT,
+        STAGE_JUDGE_SAMPLES,
         STAGE_OVEROPTIMISATION,
         STAGE_REPORT,
     )

@@ -67,37 +67,35 @@ def _write(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 def _print(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """One table, a column per judge: percent, its 95 % interval and what it rests on."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from alpaca_farm_core.evaluation.agreement.picture import LABELS
 
     console = Console()
+    table = Table("%, 95 % interval, n", box=None, pad_edge=False, header_style="bold")
+    for name in found:
+        table.add_column(escape(name), justify="right")
+    for key, text in LABELS.items():
+        if any(report[key]["value"] is not None for report in found.values()):
+            table.add_row(text, *(_cell(report[key]) for report in found.values()))
+    console.print(table)
     for name, report in found.items():
-        table = Table(
-            "",
-            "%",
-            "95 % interval",
-            "n",
-            box=None,
-            pad_edge=False,
-            header_style="bold",
-            title=name,
-            title_justify="left",
-        )
-        for key, text in LABELS.items():
-            figure = report[key]
-            if figure["value"] is None:
-                continue
-            low_high = figure["interval"]
-            between = f"{100 * low_high[0]:.1f} to {100 * low_high[1]:.1f}" if low_high else "–"
-            table.add_row(text, f"{100 * figure['value']:.1f}", between, str(figure["n"]))
-        console.print(table)
         console.print(
-            f"{report['n_pairs']} pairs, {report['n_judge_labels']} and {report['n_reference_labels']} labels, "
-            f"ties {report['n_judge_ties']} and {report['n_reference_ties']}; "
+            f"{escape(name)}: {report['n_pairs']} pairs, {report['n_judge_labels']} and "
+            f"{report['n_reference_labels']} labels, ties {report['n_judge_ties']} and {report['n_reference_ties']}; "
             f"without judge {report['n_without_judge']}, "
-            f"without people {report['n_without_reference']}, rows without label {report['n_missing']}.\n",
+            f"without people {report['n_without_reference']}, rows without label {report['n_missing']}.",
             highlight=False,
             style="dim",
         )
+
+
+def _cell(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "–"
+    low_high = figure["interval"]
+    between = f" ({100 * low_high[0]:.1f} to {100 * low_high[1]:.1f})" if low_high else ""
+    return f"{100 * figure['value']:.1f}{between}  {figure['n']}"

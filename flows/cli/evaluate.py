@@ -27,7 +27,7 @@ _COPIED = ("annotations.json", "metrics.json", "gold.json")
 @click.option("--name", default="", help="Name of the model of a file; default: the one in its rows.")
 @click.option("--reference-name", default="", help="Name of the reference of a file.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder to copy the results to.")
-@click.option("--dry-run", is_flag=True, help="Only say how many calls it may take.")
+@click.option("--dry-run", is_flag=True, help="Only say how many calls it takes, and what they cost.")
 @click.option("--retry-missing", is_flag=True, help="Ask again for annotations that an earlier run could not get.")
 @store_option
 @json_option
@@ -68,7 +68,7 @@ def evaluate(
     with TerminalDisplay(console) as display:
         outputs = resolve(model_outputs, opened, study, data, name, lambda title: display)
         reference = resolve(reference_outputs, opened, study, data, reference_name, lambda title: display)
-        expected = estimate(outputs, reference, study)
+        expected = estimate(outputs, reference, study, opened)
         console.print(_expectation(expected, study.evaluate.annotator.name), highlight=False, soft_wrap=True)
         if dry_run:
             if as_json:
@@ -93,12 +93,19 @@ def evaluate(
 
 
 def _expectation(expected: Estimate, annotator: str) -> str:
-    calls = f"at most {expected.api_calls} calls" if expected.api_calls else "no call"
+    kept = f" ({expected.n_kept} answered before)" if expected.n_kept else ""
+    calls = f"{expected.api_calls} calls{kept}, {_price(expected)}" if expected.api_calls else f"no call{kept}"
     unmatched = f"; {expected.n_unmatched} instructions without partner" if expected.n_unmatched else ""
     return (
         f"{expected.model} against {expected.reference}: {expected.n_pairs} pairs, {expected.n_ties} of them equal, "
         f"judged by {annotator} with {calls}{unmatched}"
     )
+
+
+def _price(expected: Estimate) -> str:
+    if expected.usd is None:
+        return f"at a price not known ({', '.join(expected.unpriced)})"
+    return f"about ${expected.usd:.2f}" if expected.usd >= 0.1 else f"about ${expected.usd:.2g}"
 
 
 def _copy(evaluation: Artifact, folder: Path) -> None:

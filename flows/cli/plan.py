@@ -37,16 +37,20 @@ def print_plan(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "plan", "took last", "API calls", "why", box=None, pad_edge=False)
+    table = Table("stage", "plan", "took last", "API calls", "about", "why", box=None, pad_edge=False)
     for row in rows:
         seconds = "" if row["last_seconds"] is None else f"{row['last_seconds']:.1f} s"
-        table.add_row(row["stage"], row["plan"], seconds, row["api_calls"] or "", row["reason"])
+        table.add_row(row["stage"], row["plan"], seconds, row["api_calls"] or "", _dollars(row["usd"]), row["reason"])
     console = Console()
     console.print(table)
     known = [row["last_seconds"] for row in rows if row["plan"] != "cached" and row["last_seconds"] is not None]
     unknown = sum(row["plan"] != "cached" and row["last_seconds"] is None for row in rows)
     total = f"About {sum(known):.0f} s for what has run here before" if known else "No time is known yet"
     console.print(f"{total}; {unknown} stages have never run in this store." if unknown else f"{total}.")
+
+
+def _dollars(amount: float | None) -> str:
+    return "" if amount is None else f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}"
 
 
 def _row(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
@@ -57,26 +61,48 @@ def _row(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
         "artifact": planned.hit.reference if planned.hit else None,
         "reason": str(planned.reason) if planned.reason else "",
         "last_seconds": planned.last_seconds,
-        "api_calls": None if planned.hit else _api_calls(planned, planner),
+        **(_api_calls(planned, planner) if planned.hit is None else {"api_calls": None, "usd": None}),
     }
 
 
-def _api_calls(planned: PlannedStep, planner: Planner) -> str | None:
-    """Upper bound of the calls, or its factor where the number of instructions is not known yet."""
-    from alpaca_farm_core.annotators.estimate import api_calls_per_instruction
-    from alpaca_farm_core.evaluation.reevaluation.config import AnchorsConfig
+def _api_calls(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
+    """Upper bound of the calls and about what they cost; only a factor where the number of pairs is not known."""
+    from alpaca_farm_core.annotators.estimate import api_calls_per_instruction, usd_per_answer, usd_per_pair
+    from alpaca_farm_core.generation.config import ApiOutputsConfig
 
-    each = api_calls_per_instruction(planned.step.config)
+    config, study = planned.step.config, planner.study
+    each = api_calls_per_instruction(config)
     if not each:
-        return None
-    if isinstance(planned.step.config, AnchorsConfig):
-        return f"≤ {each * planned.step.config.count:.0f}"
-    study = planner.study
-    source = study.sample if planned.step.stage.name == "preferences" else study.decode
+        return {"api_calls": None, "usd": None}
+    rows = _instructions(planned, planner)
+    if rows is None:
+        return {"api_calls": f"{each:g} per instruction", "usd": None}
+    if isinstance(config, ApiOutputsConfig):
+        each_usd = usd_per_answer(config, study.execution)
+        return {"api_calls": f"≤ {rows}", "usd": None if each_usd is None else each_usd * rows}
+    tokens = study.sample.max_new_tokens if planned.step.stage.name == "preferences" else study.decode.max_new_tokens
+    price = usd_per_pair(config.annotator, planner.store.calls, study.execution, tokens)  # type: ignore[attr-defined]
+    pairs = rows * int(getattr(config, "pairs_per_instruction", 1))
+    return {"api_calls": f"≤ {each * rows:.0f}", "usd": None if price is None else price * pairs}
+
+
+def _instructions(planned: PlannedStep, planner: Planner) -> int | None:
+    """How many instructions a stage judges answers to, or pairs where it takes them from elsewhere."""
+    from alpaca_farm_core.evaluation.reevaluation.config import AnchorsConfig
+    from alpaca_farm_core.generation.config import ApiOutputsConfig
+
+    config = planned.step.config
+    if isinstance(config, AnchorsConfig):
+        return config.count
+    if isinstance(config, ApiOutputsConfig):
+        rows = _rows_of(config.split, planner)
+        return min(rows, config.limit) if rows and config.limit else rows
+    source = planner.study.sample if planned.step.stage.name == "preferences" else planner.study.decode
     rows = _rows_of(source.split, planner)
     if rows is None:
-        return f"{each:g} per instruction"
-    return f"≤ {each * (min(rows, source.limit) if source.limit else rows):.0f}"
+        return None
+    n = planner.study.section("best_of_n").n if planned.step.stage.name == "judge_samples" else 1  # type: ignore[attr-defined]
+    return n * (min(rows, source.limit) if source.limit else rows)
 
 
 def _rows_of(split: str, planner: Planner) -> int | None:

@@ -126,7 +126,7 @@ def _run(
         os.environ.setdefault(variable, value)
     console = Console(stderr=as_json)
     console.print(
-        f"[bold]{flow}[/] with preset [bold]{run_name or preset}[/], store {opened.location}", highlight=False
+        f"[bold]{flow}[/] [bold]{run_name or preset}[/] with preset {preset}, store {opened.location}", highlight=False
     )
     made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing, options)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}

@@ -31,7 +31,7 @@ def test_files_are_judged_and_only_what_is_missing_is_bought(alpaca_farm, files,
         monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
         first = alpaca_farm("evaluate", *files, "-o", tmp_path / "out", "--json")
         assert first.code == 0, first
-        assert "mine against theirs: 4 pairs, 1 of them equal, judged by greedy with at most 3 calls" in first.err
+        assert "mine against theirs: 4 pairs, 1 of them equal, judged by greedy with 3 calls, about $" in first.err
         assert first.json["estimate"]["n_unmatched"] == 1
         metrics = first.json["metrics"]
         assert (metrics["n_wins"], metrics["n_wins_base"], metrics["n_draws"]) == (2, 1, 1)
@@ -41,6 +41,7 @@ def test_files_are_judged_and_only_what_is_missing_is_bought(alpaca_farm, files,
         assert (again.json["cached"], again.json["reference"]) == (True, first.json["reference"])
         outputs(tmp_path / "ours.json", ["aaaa", "b", "same", "other", "alone"], generator="mine")
         changed = alpaca_farm("evaluate", *files, "--json")
+        assert (changed.json["estimate"]["api_calls"], changed.json["estimate"]["n_kept"]) == (1, 2)
         assert changed.json["cached"] is False
         assert len(judge.bodies) == 4  # one answer changed, one question more
     scored = alpaca_farm("score", tmp_path / "out" / "annotations.json", "--json").json
@@ -63,6 +64,18 @@ def test_the_same_file_elsewhere_is_the_same_evaluation(alpaca_farm, files, tmp_
 def test_a_dry_run_asks_nobody(alpaca_farm, files):
     done = alpaca_farm("evaluate", *files, "--dry-run", "--json")
     assert (done.code, done.json["api_calls"], done.json["n_ties"]) == (0, 3, 1)
+
+
+def test_the_price_is_told_first(alpaca_farm, files, tmp_path):
+    # Prompts free, a token of the answer a dollar, 16 tokens at most: three calls are $48.
+    table = tmp_path / "prices.yaml"
+    table.write_text("models:\n  judge-x: {prompt: 0, completion: 1000000}\n")
+    words = ("evaluate", *files, "--dry-run", "--set", f"execution.price_table={table}", "--set")
+    assert "3 calls, about $48.00" in alpaca_farm(*words, "evaluate.annotator.model=judge-x").err
+    assert alpaca_farm(*words, "evaluate.annotator.model=judge-x", "--json").json["usd"] == pytest.approx(48)
+    unknown = alpaca_farm(*words, "evaluate.annotator.model=judge-y", "--json")
+    assert "3 calls, at a price not known (judge-y)" in unknown.err
+    assert (unknown.json["usd"], unknown.json["unpriced"]) == (None, ["judge-y"])
 
 
 def test_a_policy_is_decoded_and_compared_with_another(alpaca_farm, tiny_store):

@@ -65,6 +65,28 @@ def test_the_dry_run_counts_calls(alpaca_farm, tmp_path):
     assert calls == {"preferences": "≤ 32", "evaluate ppo": "≤ 16"}
 
 
+def test_the_dry_run_prices_calls(alpaca_farm, tmp_path):
+    # A made-up price: prompts are free, a token of the answer costs a dollar. A call of `greedy` has 16 at most.
+    table = tmp_path / "prices.yaml"
+    table.write_text("models:\n  judge-x: {prompt: 0, completion: 1000000}\n")
+    words = (
+        *tiny(tmp_path),
+        "--annotator",
+        "greedy",
+        "--dry-run",
+        "--json",
+        "--set",
+        "execution.price_table=" + str(table),
+    )
+    models = [word for stage in ("preferences", "evaluate") for word in ("--set", f"{stage}.annotator.model=judge-x")]
+    plan = alpaca_farm("run", "rlhf", *words, *models).json
+    costs = {row["stage"]: row["usd"] for row in plan if row["usd"]}
+    assert costs == pytest.approx({"preferences": 32 * 16.0, "evaluate ppo": 16 * 16.0})
+    models[-1] = "evaluate.annotator.model=judge-y"
+    plan = alpaca_farm("run", "rlhf", *words, *models).json
+    assert [row["usd"] for row in plan if row["stage"] == "evaluate ppo"] == [None]
+
+
 def test_score(alpaca_farm, finished_run):
     artifact = Store(finished_run).get("evaluation/tiny-ppo@v1")
     file = artifact.path / "annotations.json"

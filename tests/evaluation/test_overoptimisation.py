@@ -1,17 +1,22 @@
 """Proxy, judge and gold against KL: intervals, the turning point and what is no turn, and a tiny study of two seeds."""
 
+import itertools
 import json
 import math
 import re
+from statistics import fmean
 
 import pytest
 
+from alpaca_farm_core.artifacts.files import read_jsonl
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.errors import ConfigError, DataError
 from alpaca_farm_core.evaluation.overoptimisation.config import CheckpointConfig
 from alpaca_farm_core.evaluation.overoptimisation.curve import Point, curve, turn
+from alpaca_farm_core.evaluation.overoptimisation.samples import Group, curve_rows
 from alpaca_farm_core.evaluation.overoptimisation.write import pictures
+from alpaca_farm_core.meadow.gold import utility
 from alpaca_farm_core.pipeline.runner import LocalRunner, Planner
 from alpaca_farm_core.seeding import stable_random
 from flows.compositions import composition_named
@@ -77,9 +82,9 @@ def test_a_study_without_gold_has_no_turn():
 def test_pictures_mark_the_turn_and_take_other_curves_beside():
     runs = {seed: run(seed, [0.2, 0.6, 0.4]) for seed in range(2)}
     bare = {"kl": 1.0, "proxy": 2.0, "win_rate": None, "gold": 0.3, "proxy_interval": None, "gold_interval": None}
-    drawn = pictures({"ppo": curve(runs), "best-of-n": [bare]}, turn(runs))
+    drawn = pictures({"ppo": curve(runs), "best-of-n": [bare]}, {"ppo": turn(runs), "best-of-n": None})
     assert set(drawn) == {"proxy", "win_rate", "gold"}
-    assert "gold turns, step 1" in drawn["gold"]
+    assert "ppo turns, step 1" in drawn["gold"]
     assert "best-of-n" in drawn["gold"]
     assert "best-of-n" not in drawn["win_rate"]
 
@@ -93,12 +98,16 @@ def test_a_tiny_study_of_two_seeds(store):
     assert [point["step"] for point in facts["curves"]["ppo"]] == [0, 2, 4]
     policy = store.get("policy/tiny-seed-1-ppo")
     rows = {row["step"]: row for row in map(json.loads, (policy.path / "metrics.jsonl").read_text().splitlines())}
-    point = facts["runs"]["1"][1]
-    assert (point["kl"], point["proxy"]) == (rows[2]["heldout_kl"], rows[2]["heldout_reward"])
+    point = facts["runs"]["ppo"]["1"][1]
+    measured = store.get("measurement/tiny-seed-1-step-2").metrics["reward"]
+    assert (point["kl"], point["proxy"]) == (rows[2]["heldout_kl"], measured)
     judged = store.get("evaluation/tiny-seed-1-step-2")
+    best_rows = json.loads((store.get("measurement/tiny-seed-1-best-of-n").path / "curve.json").read_text())
     assert point["win_rate"] == judged.metrics["win_rate"]
     assert point["gold"] == pytest.approx(judged.metrics["gold_utility"])
-    assert facts["runs"]["1"][0]["gold"] == pytest.approx(judged.metrics["gold_utility_reference"])
+    assert facts["runs"]["ppo"]["1"][0]["gold"] == pytest.approx(judged.metrics["gold_utility_reference"])
+    assert [row["n"] for row in best_rows] == [1, 2, 4]
+    check_best_of_n(store, best_rows)
     taken = store.get("policy/tiny-seed-1-step-2").path / "model.safetensors"
     assert taken.samefile(policy.path / "checkpoints" / "step_0002" / "model.safetensors")
     page = (made.path / "overoptimisation.html").read_text()
@@ -109,6 +118,36 @@ def test_a_tiny_study_of_two_seeds(store):
     assert all(step.hit for step in planner.steps)
     with pytest.raises(DataError, match=r"kept no step 3 \(it has: step_0002, step_0004\)"):
         LocalRunner(study, "tiny", store)("checkpoint", config=CheckpointConfig(step=3), policy=policy)
+
+
+def check_best_of_n(store, rows):
+    """Expected gold and reward of the best of n by reward, over all subsets of the four samples, spelled out."""
+    samples = read_jsonl(store.get("outputs/tiny-seed-1-best-of-n").path / "samples.jsonl")
+    groups = {}
+    for row in samples:
+        answer = utility(row["instruction"], row["input"], row["output"], row["finished"]).total
+        groups.setdefault((row["instruction"], row["input"]), []).append((row["reward"], answer))
+    for found in rows:
+        best = [
+            [max(subset, key=lambda one: one[0]) for subset in itertools.combinations(group, found["n"])]
+            for group in groups.values()
+        ]
+        golds = sorted(fmean(gold for _, gold in chosen) for chosen in best)
+        assert sorted(found["utilities"].values()) == pytest.approx(golds)
+        assert found["proxy"] == pytest.approx(fmean(fmean(reward for reward, _ in chosen) for chosen in best))
+        assert found["kl"] == pytest.approx(math.log(found["n"]) - (found["n"] - 1) / found["n"])
+
+
+def test_best_of_n_of_judged_samples_by_hand():
+    # Three samples, rewards 1 < 2 < 3, judged 0, ½, 1: the best of one is any of them, of two the last in 2 of 3 pairs.
+    group = Group("a", [3.0, 1.0, 2.0], [1.0, 0.0, 0.5], [0.9, 0.1, 0.2])
+    missing = Group("b", [1.0, 2.0, 3.0], [None, 1.0, 0.0], [0.0, 0.0, 0.0])
+    one, two, three = curve_rows([group, missing])
+    assert [row["n"] for row in (one, two, three)] == [1, 2, 3]
+    assert [row["win_rate"] for row in (one, two, three)] == pytest.approx([50, (2 * 100 + 50) / 3, 100])
+    assert two["utilities"] == pytest.approx({"a": (2 * 0.9 + 0.2) / 3, "b": 0.0})
+    assert two["proxy"] == pytest.approx((2 * 3 + 2) / 3)
+    assert one["win_rate_se"] is None  # one instruction is left
 
 
 @pytest.mark.parametrize("missing", ["ppo.steps", "ppo.save_every"])

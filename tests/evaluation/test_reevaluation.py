@@ -241,4 +241,7 @@ def test_the_picture_keeps_apart_what_is_not_comparable():
     assert "last alarm" in picture
     assert "days since 2026-03-01 00:00 UTC" in picture
     assert picture.count("opacity:.14") == 1
+    short = history_pictures([entry(0, 40, "j"), entry(0.1, 50, "j")])["win_rate"]
+    assert "hours since" in short  # 2.4 of them
+    assert "minutes since" in history_pictures([entry(0, 40, "j"), entry(0.01, 50, "j")])["win_rate"]
     assert "last alarm" not in history_pictures([entry(0, 40, "j")])["win_rate"]

@@ -68,6 +68,9 @@ def test_has_every_section(whole):
     _, page, _ = whole
     for heading in (
         "Leaderboard",
+        "Judgements",
+        "Length against preference",
+        "By dataset",
         "Training",
         "Reward model",
         "Gold utility",
@@ -87,7 +90,7 @@ def test_has_every_section(whole):
         "held-out family",
     ):
         assert fact in page.text
-    assert page.tags.count("svg") == 8 + 1 + 1 + 2 + 1  # curves, leaderboard, reward model, gold, lineage
+    assert page.tags.count("svg") == 8 + 1 + 2 + 1 + 2 + 1  # curves, leaderboard, judge, reward model, gold, lineage
 
 
 def test_loads_nothing_from_anywhere(whole):
@@ -122,6 +125,18 @@ def test_json_has_the_same_facts_and_no_times(whole, made_run):
     assert facts["reward_model"]["ceiling"] > 0.5
     assert not re.findall("laptop|2025-11-22|seconds|21844", json.dumps(facts))
     assert artifact.metrics["verdict"] == "wins"
+
+
+def test_judgements_by_length_and_dataset_are_those_of_the_annotations(whole, made_run):
+    rows = read_json(made_run["evaluation_ppo"].path / "annotations.json")
+    judged = read_json(whole[0].path / "report.json")["judged"]
+    assert judged["length_points"] == [
+        [len(row["output_2"]) - len(row["output_1"]), row["preference"] - 1] for row in rows
+    ]
+    assert {group["group"] for group in judged["groups"]} == {row["dataset"] for row in rows}
+    one = judged["groups"][0]
+    mine = [row["preference"] - 1 for row in rows if row["dataset"] == one["group"]]
+    assert (one["n_total"], one["win_rate"]) == (len(mine), pytest.approx(100 * sum(mine) / len(mine)))
 
 
 def test_times_change_the_page_only(made_run, tmp_path, whole):
@@ -198,6 +213,8 @@ def test_works_outside_the_embedded_world_and_undecided(tmp_path, monkeypatch):
     facts = read_json(artifact.path / "report.json")
     assert (facts["headline"]["verdict"], facts["headline"]["basis"], facts["gold"]) == ("undecided", "judge", {})
     assert [group["title"] for group in facts["samples"]] == ["Judged better", "Judged worse", "At random"]
+    assert facts["judged"] == {"length_points": [[2, 1.0], [-1, 0.0], [0, 0.5]], "groups": []}
+    assert "What longer said of 3 pairs: 2 judged, 1 with equal answers." in " ".join(page.text.split())
     assert "no clear difference" in page.text
     assert "(empty answer)" in page.text
     assert "counted" in page.text
@@ -235,7 +252,7 @@ def test_lineage_names_ancestors_that_were_not_given(made_run):
 
 def test_pictures_are_well_formed_xml(whole):
     pictures = re.findall(r"<svg.*?</svg>", whole[2], flags=re.DOTALL)
-    assert len(pictures) == 13
+    assert len(pictures) == 15
     for picture in pictures:
         root = ElementTree.fromstring(picture)
         assert root.attrib["aria-label"]

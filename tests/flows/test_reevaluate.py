@@ -106,4 +106,9 @@ def test_nights(monkeypatch, command):
         keys = {
             a.key for a in client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="night-")))
         }
-    assert {"night-history-win-rate", "night-history-judge", "night-history-table", "night-alarms"} <= keys
+    assert {
+        "history-night-history-win-rate",
+        "history-night-history-judge",
+        "history-night-history-table",
+        "night-alarms",
+    } <= keys

@@ -1,5 +1,7 @@
 """API models as rows beside the methods: asked over real HTTP, once, within a budget; missing answers are counted."""
 
+import json
+
 import pytest
 
 from alpaca_farm_core.config.presets import build_study
@@ -10,6 +12,7 @@ from alpaca_farm_core.generation.config import ApiOutputsConfig
 from alpaca_farm_core.generation.stage import STAGE_API
 from alpaca_farm_core.pipeline.run import run_stage
 from alpaca_farm_core.pipeline.runner import Planner
+from flows.cli.main import main
 from flows.compositions import compare
 from tests.annotators.judge_server import JudgeServer, Reply
 from tests.flows.test_compare import SETTINGS
@@ -64,6 +67,17 @@ def test_a_comparison_asks_each_model_once_for_all_seeds(store):
     judged = [planned.step.label for planned in planner.steps if planned.step.stage.name == "evaluate"]
     assert judged.count("api-gpt-4-1") == judged.count("api-my-model") == 2
     assert planner.steps[-1].step.config.methods == ("sft", "best-of-n", "api-gpt-4-1", "api-my-model")
+
+
+def test_the_dry_run_names_calls_and_price(store, capsys):
+    words = ["run", "compare", "--methods", "sft,best-of-n", "--seeds", "0", "--api-models", "gpt-4o", "--dry-run"]
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--json", "--store", str(store.root)])
+    assert left.value.code == 0
+    row = next(row for row in json.loads(capsys.readouterr().out) if row["stage"].startswith("api outputs"))
+    assert row["api_calls"] == "≤ 256"
+    # 240 characters are about 60 tokens at 2.5 dollars a million, and 300 tokens come at 10
+    assert row["usd"] == pytest.approx(256 * (60 * 2.5 + 300 * 10) / 1e6, rel=0.2)
 
 
 def test_no_model_no_run():

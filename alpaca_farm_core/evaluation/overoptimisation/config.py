@@ -17,3 +17,8 @@ class OveroptimisationConfig(Config):
     seeds: tuple[int, ...] = Field(
         (), description="Seeds, each a whole chain from SFT on; empty = the run's own. Intervals need two or more."
     )
+    best_of_n: bool = Field(
+        True,
+        description="Draw best-of-n beside PPO, as far as best_of_n.n samples go. Each different sample is judged: "
+        "with a paid judge the larger part of the bill.",
+    )

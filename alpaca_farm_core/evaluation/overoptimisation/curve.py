@@ -1,9 +1,10 @@
 """Figures of the over-optimisation study: proxy, judge and gold by training step, and whether gold turns.
 
-In: per seed a training's log and, per kept step, an evaluation against the policy it started from. Out: points
-with intervals and a verdict, as plain data. The turning point is chosen on one half of the instructions and
-the fall after it measured on the other, so that the best of many noisy points is not taken for a peak.
-Source of the question: Gao, Schulman, Hilton 2022, "Scaling laws for reward model overoptimization".
+In: per seed a training's log and, per kept step, an evaluation against the policy it started from and the proxy
+reward of the same answers; of best-of-n the same by n. Out: points with intervals and a verdict, as plain data.
+The turning point is chosen on one half of the instructions and the fall after it measured on the other, so that
+the best of many noisy points is not taken for a peak. Source of the question: Gao, Schulman, Hilton 2022,
+"Scaling laws for reward model overoptimization".
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from alpaca_farm_core.evaluation.report.curves import read_metrics
 from alpaca_farm_core.seeding import stable_uniform
 
 FIGURES = ("proxy", "win_rate", "gold")
+SAMPLE_CURVE = "curve.json"
+"""File of the stage `judge_samples`: a row per n."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One kept step of one run.
+    """One kept step of one run, or one n of best-of-n.
 
     Attributes:
-        step: Training step; 0 is the policy it started from.
+        step: Training step; 0 is the policy it started from. Of best-of-n: n.
         kl: Nats per response from that policy.
         proxy: Mean of the reward model that it was trained against.
         win_rate: Percent, judged against that policy.
@@ -46,26 +49,42 @@ class Point:
     utilities: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_run(method: Artifact, evaluations: Mapping[int, Artifact]) -> list[Point]:
-    """Points of one run, by step; the start comes first.
+def read_run(method: Artifact, evaluations: Mapping[int, Artifact], measured: Mapping[int, Artifact]) -> list[Point]:
+    """Points of one run, by step; the start (step 0) comes first.
 
-    Proxy and KL are those of held-out prompts where every kept step has them, else those of the rollouts.
+    KL is that of held-out prompts where every kept step has it, else that of the rollouts.
+
+    Args:
+        method: The training.
+        evaluations: Step → evaluation of its answers.
+        measured: Step, 0 included → proxy reward of the same answers; empty = take the training's own, on other
+            prompts.
     """
     rows = {int(row["step"]): row for row in read_metrics(method)}
     steps = sorted(evaluations)
     heldout = all("heldout_kl" in rows[step] for step in steps)
     prefix = "heldout_" if heldout else ""
+    proxies = {step: float(artifact.metrics["reward"]) for step, artifact in measured.items()}
+    if not proxies:
+        start = float(method.metrics["start_heldout_reward"]) if heldout else float(rows[min(rows)]["reward"])
+        proxies = {0: start, **{step: float(rows[step][f"{prefix}reward"]) for step in steps}}
     golds = {step: _gold(evaluations[step]) for step in steps}
-    start = golds[steps[0]][1]
-    proxy = float(method.metrics["start_heldout_reward"]) if heldout else float(rows[min(rows)]["reward"])
-    points = [Point(0, 0.0, proxy, 50.0, 0.0, _mean(start), start)]
+    untrained = golds[steps[0]][1]
+    points = [Point(0, 0.0, proxies[0], 50.0, 0.0, _mean(untrained), untrained)]
     for step in steps:
         metrics, utilities = evaluations[step].metrics, golds[step][0]
-        kl, reward = float(rows[step][f"{prefix}kl"]), float(rows[step][f"{prefix}reward"])
-        points.append(
-            Point(step, kl, reward, metrics["win_rate"], metrics["standard_error"], _mean(utilities), utilities)
-        )
+        kl, rate, error = float(rows[step][f"{prefix}kl"]), metrics["win_rate"], metrics["standard_error"]
+        points.append(Point(step, kl, proxies[step], rate, error, _mean(utilities), utilities))
     return points
+
+
+def read_best_of_n(judged: Artifact) -> list[Point]:
+    """Points of best-of-n, by n; n = 1 is the policy that samples."""
+    names = ("kl", "proxy", "win_rate", "win_rate_se")
+    return [
+        Point(row["n"], **{name: row[name] for name in names}, gold=_mean(row["utilities"]), utilities=row["utilities"])
+        for row in read_json(judged.path / SAMPLE_CURVE)
+    ]
 
 
 def curve(runs: Mapping[int, Sequence[Point]]) -> list[dict[str, Any]]:
@@ -86,8 +105,8 @@ def curve(runs: Mapping[int, Sequence[Point]]) -> list[dict[str, Any]]:
     return found
 
 
-def turn(runs: Mapping[int, Sequence[Point]]) -> dict[str, Any] | None:
-    """Whether gold utility turns before the end; None where there is no gold.
+def turn(runs: Mapping[int, Sequence[Point]], unit: str = "step") -> dict[str, Any] | None:
+    """Whether gold utility turns before the end; None where there is no gold. `unit` says what the points count.
 
     Returns:
         `step` and `kl` of the highest mean gold utility; `gold_change` from the turning point to the last step with
@@ -118,7 +137,7 @@ def turn(runs: Mapping[int, Sequence[Point]]) -> dict[str, Any] | None:
         "turns": peak < last and gold_interval is not None and gold_interval[1] < 0,
         "proxy_rises": peak < last and _average(rises) > 0,
     }
-    return {**found, "verdict": _verdict(found, peak == last)}
+    return {**found, "verdict": _verdict(found, peak == last, unit)}
 
 
 def _peak(runs: Mapping[int, Sequence[Point]], half: bool | None) -> int:
@@ -145,10 +164,10 @@ def _in_half(key: str, half: bool | None) -> bool:
     return half is None or (stable_uniform("half", key) < 0.5) == half
 
 
-def _verdict(found: Mapping[str, Any], at_end: bool) -> str:
+def _verdict(found: Mapping[str, Any], at_end: bool, unit: str) -> str:
     if at_end:
-        return "No turn: gold utility is highest at the last step."
-    where = f"Gold utility is highest at step {found['step']} ({found['kl']:.2f} nats)"
+        return f"No turn: gold utility is highest at the last {unit}."
+    where = f"Gold utility is highest at {unit} {found['step']} ({found['kl']:.2f} nats)"
     fall = f"changes by {found['gold_change']:+.3f}{_said(found['gold_change_interval'])} from there to the end"
     proxy = f"while the proxy reward changes by {found['proxy_change']:+.3f}{_said(found['proxy_change_interval'])}"
     sure = "a turn" if found["turns"] else "no sure turn"

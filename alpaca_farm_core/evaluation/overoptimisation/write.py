@@ -1,8 +1,8 @@
 """The stage `overoptimisation`: the figures of `curve` as JSON, pictures and one page.
 
-In: per seed a trained policy (`method_SEED`) and evaluations of its kept steps (`evaluation_SEED_STEP`). Out:
-overoptimisation.json, an SVG per figure, overoptimisation.html. Pictures have room for further curves (another
-method, best-of-n): they are series of the same charts.
+In: per seed a trained policy (`method_SEED`), evaluations of its kept steps (`evaluation_SEED_STEP`), the proxy
+reward of the same answers (`measured_SEED_STEP`, step 0 the start) and best-of-n's judged samples
+(`best_of_n_SEED`). Out: overoptimisation.json, an SVG per figure, overoptimisation.html.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from markupsafe import Markup
 from alpaca_farm_core.artifacts.files import write_json, write_text_atomic
 from alpaca_farm_core.artifacts.manifest import Artifact
 from alpaca_farm_core.errors import DataError
-from alpaca_farm_core.evaluation.overoptimisation.curve import Point, curve, read_run, turn
+from alpaca_farm_core.evaluation.overoptimisation.curve import Point, curve, read_best_of_n, read_run, turn
 from alpaca_farm_core.evaluation.report.charts import Series, line_chart
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
@@ -26,6 +26,7 @@ _TITLES = {
     "win_rate": ("Judged win rate against the start", "%"),
     "gold": ("Gold utility", "mean over instructions"),
 }
+_UNITS = {"best-of-n": "n"}
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """Name of a method → its points, as of `curve.curve`."""
 
@@ -36,25 +37,36 @@ def draw_curves(context: StageContext) -> StageResult:
     Raises:
         DataError: runs that kept other steps.
     """
-    runs = _runs(context.inputs)
+    runs = {"ppo": _runs(context.inputs)}
+    best = _by_seed(context.inputs, "best_of_n_")
+    if best:
+        runs["best-of-n"] = {seed: read_best_of_n(judged) for seed, judged in best.items()}
+    turns = {name: turn(found, _UNITS.get(name, "step")) for name, found in runs.items()}
+    curves = {name: curve(found) for name, found in runs.items()}
     facts = {
-        "seeds": sorted(runs),
-        "curves": {"ppo": curve(runs)},
-        "runs": {str(seed): [_row(point) for point in points] for seed, points in runs.items()},
-        "turn": turn(runs),
+        "seeds": sorted(runs["ppo"]),
+        "curves": curves,
+        "runs": {
+            name: {str(seed): [_row(point) for point in points] for seed, points in found.items()}
+            for name, found in runs.items()
+        },
+        "turns": turns,
     }
     write_json(context.output / FACTS, facts)
-    drawn = pictures(facts["curves"], facts["turn"])  # type: ignore[arg-type]
+    drawn = pictures(curves, turns)
     for name, picture in drawn.items():
         write_text_atomic(context.output / f"{name}.svg", picture)
     write_text_atomic(context.output / "overoptimisation.html", _page(facts, drawn))
-    found = facts["turn"] or {}
-    return StageResult(metrics={"n_seeds": len(runs), **found})  # type: ignore[dict-item]
+    return StageResult(metrics={"n_seeds": len(runs["ppo"]), **(turns["ppo"] or {})})
 
 
-def pictures(curves: Curves, found: Mapping[str, Any] | None) -> dict[str, str]:
-    """A picture per figure against KL, the turning point marked; figures that no curve has are left out."""
-    marker = (found["kl"], f"gold turns, step {found['step']}" if found["turns"] else "highest gold") if found else None
+def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
+    """A picture per figure against KL, each turning point marked; figures that no curve has are left out."""
+    markers = [
+        (found["kl"], f"{name} turns, {_UNITS.get(name, 'step')} {found['step']}")
+        for name, found in turns.items()
+        if found and found["turns"]
+    ]
     drawn = {}
     for figure, (title, y_label) in _TITLES.items():
         series = [_series(name, points, figure) for name, points in curves.items()]
@@ -67,7 +79,7 @@ def pictures(curves: Curves, found: Mapping[str, Any] | None) -> dict[str, str]:
                 width=640,
                 height=260,
                 reference=(50.0, "even") if figure == "win_rate" else None,
-                marker=marker,
+                markers=markers,
                 standalone=True,
             )
     return drawn
@@ -80,15 +92,25 @@ def _series(name: str, points: Sequence[Mapping[str, Any]], figure: str) -> Seri
 
 
 def _runs(inputs: Mapping[str, Artifact]) -> dict[int, list[Point]]:
-    evaluations: dict[int, dict[int, Artifact]] = {}
-    for role, artifact in inputs.items():
-        if role.startswith("evaluation_"):
-            seed, step = role.removeprefix("evaluation_").split("_")
-            evaluations.setdefault(int(seed), {})[int(step)] = artifact
+    evaluations, measured = _by_seed_and_step(inputs, "evaluation_"), _by_seed_and_step(inputs, "measured_")
     kept = {seed: sorted(found) for seed, found in evaluations.items()}
     if len({tuple(steps) for steps in kept.values()}) != 1:
         raise DataError(f"The runs kept other steps: {kept}.", "Evaluate the same steps of every run.")
-    return {seed: read_run(inputs[f"method_{seed}"], evaluations[seed]) for seed in sorted(evaluations)}
+    methods = _by_seed(inputs, "method_")
+    return {seed: read_run(methods[seed], evaluations[seed], measured.get(seed, {})) for seed in sorted(evaluations)}
+
+
+def _by_seed(inputs: Mapping[str, Artifact], prefix: str) -> dict[int, Artifact]:
+    return {int(role.removeprefix(prefix)): found for role, found in inputs.items() if role.startswith(prefix)}
+
+
+def _by_seed_and_step(inputs: Mapping[str, Artifact], prefix: str) -> dict[int, dict[int, Artifact]]:
+    found: dict[int, dict[int, Artifact]] = {}
+    for role, artifact in inputs.items():
+        if role.startswith(prefix):
+            seed, step = role.removeprefix(prefix).split("_")
+            found.setdefault(int(seed), {})[int(step)] = artifact
+    return found
 
 
 def _row(point: Point) -> dict[str, Any]:

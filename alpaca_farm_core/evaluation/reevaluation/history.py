@@ -21,8 +21,8 @@ from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 HISTORY = "history.json"
 EVALUATION, BEFORE = "evaluation_", "before_"
 _FIGURES = (
-    *("win_rate", "standard_error", "interval", "discrete_win_rate", "n_total", "n_missing", "avg_length"),
-    *("n_wins", "n_wins_base", "n_draws", "gold_win_rate", "gold_utility", "annotator"),
+    *("win_rate", "standard_error", "interval", "n_total", "n_missing", "avg_length", "gold_win_rate", "gold_utility"),
+    *("n_wins", "n_wins_base", "n_draws", "discrete_win_rate", "annotator"),
 )
 _ANCHOR_FIGURES = ("n_anchors", "n_rounds", "n_changed", "changed_share", "mean_shift", "flags")
 Entry = Mapping[str, Any]
@@ -95,8 +95,7 @@ def judge_of(recipe: Recipe) -> str:
 def table_rows(entry: Entry) -> list[dict[str, Any]]:
     """One line as a table, best model first."""
     order = sorted(entry["models"].items(), key=lambda item: -(item[1]["win_rate"] or 0.0))
-    hidden = ("evaluation", "judge", "against")
-    return [{"model": name, **{key: model[key] for key in model if key not in hidden}} for name, model in order]
+    return [{"model": name, **{key: one[key] for key in (*_FIGURES, "policy") if key in one}} for name, one in order]
 
 
 def _model(evaluation: Artifact, policy: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from alpaca_farm_core.evaluation.report.charts import Series, line_chart
 
-_DAY = 86_400.0
+_UNITS = (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0))
 
 
 def history_pictures(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -21,23 +21,25 @@ def history_pictures(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     another judge or reference said before is drawn faint. A vertical line stands at the last alarm.
     """
     first = datetime.fromisoformat(entries[0]["at"])
-    days = [(datetime.fromisoformat(entry["at"]) - first).total_seconds() / _DAY for entry in entries]
-    alarms = [day for day, entry in zip(days, entries, strict=True) if entry["alarms"]]
-    since = f"days since {first:%Y-%m-%d %H:%M} UTC"
+    seconds = [(datetime.fromisoformat(entry["at"]) - first).total_seconds() for entry in entries]
+    unit, length = next((one for one in _UNITS if seconds[-1] >= 2 * one[1]), _UNITS[-1])
+    times = [one / length for one in seconds]
+    alarms = [time for time, entry in zip(times, entries, strict=True) if entry["alarms"]]
+    since = f"{unit} since {first:%Y-%m-%d %H:%M} UTC"
     rates = line_chart(
-        [series for name in _names(entries) for series in _rates(name, entries, days)],
+        [series for name in _names(entries) for series in _rates(name, entries, times)],
         since,
         "win rate, %",
         title="Win rate over time",
         width=640,
         height=300,
         reference=(50.0, "even"),
-        marker=(alarms[-1], "last alarm") if alarms else None,
+        markers=[(alarms[-1], "last alarm")] if alarms else [],
         standalone=True,
     )
     drift = [
-        (day, 100 * entry["anchors"]["changed_share"])
-        for day, entry in zip(days, entries, strict=True)
+        (time, 100 * entry["anchors"]["changed_share"])
+        for time, entry in zip(times, entries, strict=True)
         if entry["anchors"] and entry["anchors"]["changed_share"] is not None
     ]
     if not drift:
@@ -52,19 +54,19 @@ def _names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for entry in entries for name in entry["models"]))
 
 
-def _rates(name: str, entries: Sequence[Mapping[str, Any]], days: Sequence[float]) -> list[Series]:
+def _rates(name: str, entries: Sequence[Mapping[str, Any]], times: Sequence[float]) -> list[Series]:
     known = [
-        (day, entry["models"][name])
-        for day, entry in zip(days, entries, strict=True)
+        (time, entry["models"][name])
+        for time, entry in zip(times, entries, strict=True)
         if name in entry["models"] and entry["models"][name]["win_rate"] is not None
     ]
     if not known:
         return []
     last = known[-1][1]
-    same = [(day, one) for day, one in known if _conditions(one) == _conditions(last)]
-    other = [(day, one["win_rate"]) for day, one in known if _conditions(one) != _conditions(last)]
-    band = [(day, *one["interval"]) for day, one in same if one["interval"]]
-    drawn = [Series(name, [(day, one["win_rate"]) for day, one in same], band=band)]
+    same = [(time, one) for time, one in known if _conditions(one) == _conditions(last)]
+    other = [(time, one["win_rate"]) for time, one in known if _conditions(one) != _conditions(last)]
+    band = [(time, *one["interval"]) for time, one in same if one["interval"]]
+    drawn = [Series(name, [(time, one["win_rate"]) for time, one in same], band=band)]
     return [Series(f"{name}, otherwise judged", other, faint=True), *drawn] if other else drawn
 
 

@@ -57,7 +57,7 @@ def line_chart(
     width: float = 420,
     height: float = 236,
     reference: tuple[float, str] | None = None,
-    marker: tuple[float, str] | None = None,
+    markers: Sequence[tuple[float, str]] = (),
     standalone: bool = False,
 ) -> str:
     """Lines with axes, and names at their right ends.
@@ -70,7 +70,7 @@ def line_chart(
         width: Of the view box; the picture scales with its container.
         height: Of the view box.
         reference: A horizontal line at a value, with its name.
-        marker: A vertical line at an x, with its name.
+        markers: Vertical lines at some x, with their names, one under the other.
         standalone: Make a document of its own.
     """
     drawn = [one for one in series if one.points]
@@ -91,9 +91,11 @@ def line_chart(
     if reference:
         parts += [line(left, y(reference[0]), right, y(reference[0]), stroke="muted", stroke_dasharray="3 3")]
         parts += [label(reference[1], right, y(reference[0]) - 4, anchor="end")]
-    if marker:
-        parts += [line(x(marker[0]), y.start, x(marker[0]), y.end, stroke="muted", stroke_dasharray="3 3")]
-        parts += [label(marker[1], x(marker[0]), y.end - 4, anchor="middle")]
+    for place, (at, name) in enumerate(markers):
+        room = _CHARACTER * len(name) / 2
+        centre = max(left + room, min(x(at), right - room))
+        parts += [line(x(at), y.start, x(at), y.end, stroke="muted", stroke_dasharray="3 3")]
+        parts += [label(name, centre, y.end - 4 + 13 * place, anchor="middle")]
     parts += [_line_of(one, index, x, y, x_label) for index, one in enumerate(drawn)]
     parts += _end_names(drawn, right + 6, y) if names else []
     return frame(parts, width, height, title or f"{y_label} by {x_label}", standalone)

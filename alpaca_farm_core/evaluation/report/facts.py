@@ -18,6 +18,7 @@ from alpaca_farm_core.evaluation.files import GOLD, METRICS
 from alpaca_farm_core.evaluation.leaderboard import ROLE_PREFIX, leaderboard_rows
 from alpaca_farm_core.evaluation.report.config import ReportConfig
 from alpaca_farm_core.evaluation.report.curves import build_curves
+from alpaca_farm_core.evaluation.report.judged import judged_figures
 from alpaca_farm_core.evaluation.report.lineage import build_lineage
 from alpaca_farm_core.evaluation.report.samples import pick_samples
 
@@ -40,6 +41,7 @@ def build_facts(config: ReportConfig, inputs: Mapping[str, Artifact]) -> dict[st
         "headline": headline(metrics, golds[primary], kl_of(inputs.get("method"))),
         "evaluation": metrics,
         "leaderboard": _leaderboard(inputs, evaluations),
+        "judged": judged_figures(evaluations[primary]),
         "curves": build_curves(inputs),
         "reward_model": reward_model_figures(inputs.get("reward_model"), inputs.get("preferences")),
         "gold": {name: _without_rows(gold) for name, gold in golds.items() if gold},

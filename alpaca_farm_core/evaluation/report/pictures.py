@@ -10,6 +10,7 @@ from typing import Any
 
 from alpaca_farm_core.evaluation.report.charts import Series, Whisker, bars, dot_whisker, line_chart
 from alpaca_farm_core.evaluation.report.format import UNKNOWN, fixed, interval, number, percent, share
+from alpaca_farm_core.evaluation.report.scatter import scatter
 from alpaca_farm_core.meadow.gold import COMPONENTS
 
 BASELINE_COLOUR = 5
@@ -73,8 +74,8 @@ def curve(found: Mapping[str, Any]) -> str:
     """One training curve."""
     lines = [Series(line["name"], line["points"]) for line in found["lines"]]
     selected = found["selected_step"]
-    marker = None if selected is None else (float(selected), "published")
-    return line_chart(lines, found["x_label"], found["y_label"], width=340, height=208, marker=marker)
+    markers = [] if selected is None else [(float(selected), "published")]
+    return line_chart(lines, found["x_label"], found["y_label"], width=340, height=208, markers=markers)
 
 
 def reward_model(found: Mapping[str, Any] | None) -> str | None:
@@ -93,6 +94,34 @@ def reward_model(found: Mapping[str, Any] | None) -> str | None:
     ceiling = found["ceiling"]
     line = (100 * ceiling, f"Bayes ceiling {share(ceiling)}") if ceiling is not None else (50.0, "chance")
     return dot_whisker(whiskers, "accuracy (%), 95 % interval", reference=line, width=420) if whiskers else None
+
+
+def length(facts: Mapping[str, Any]) -> str | None:
+    """The judge's preference against how much longer the model's answer is."""
+    points = [(x, y) for x, y in facts["judged"]["length_points"]]
+    if not points:
+        return None
+    longer = f"characters longer than {facts['headline']['reference']}'s answer"
+    return scatter(points, longer, f"preference for {facts['headline']['model']}")
+
+
+def groups(facts: Mapping[str, Any]) -> str | None:
+    """Judged win rate by dataset, best first."""
+    rows = [row for row in facts["judged"]["groups"] if row["win_rate"] is not None]
+    if not rows:
+        return None
+    whiskers = [
+        Whisker(
+            name=row["group"] or "(none)",
+            value=row["win_rate"],
+            low=row["interval"][0],
+            high=row["interval"][1],
+            note=f"{fixed(row['win_rate'])} (n {row['n_total']})",
+        )
+        for row in sorted(rows, key=lambda row: (-row["win_rate"], row["group"]))
+    ]
+    words = "judged win rate (%), 95 % interval"
+    return dot_whisker(whiskers, words, reference=(50.0, "even"), span=(0, 100), width=420)
 
 
 def components(facts: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,8 @@ def render_page(facts: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
         sentence=pictures.verdict_sentence(facts["headline"]),
         tiles=pictures.tiles(facts),
         leaderboard_svg=Markup(pictures.leaderboard(facts["leaderboard"])),
+        length_svg=_safe(pictures.length(facts)),
+        groups_svg=_safe(pictures.groups(facts)),
         curves=[{**curve, "svg": Markup(pictures.curve(curve))} for curve in facts["curves"]],
         reward_model_svg=_safe(pictures.reward_model(facts["reward_model"])),
         components_svg=_safe(pictures.components(facts)),

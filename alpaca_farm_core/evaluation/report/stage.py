@@ -19,7 +19,7 @@ def _run(context: StageContext) -> StageResult:
 
 STAGE_REPORT = Stage(
     name="report",
-    version=1,
+    version=2,
     config_class=ReportConfig,
     inputs={
         "data*": "dataset",

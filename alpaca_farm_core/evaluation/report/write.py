@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alpaca_farm_core.artifacts.files import write_json, write_text_atomic
+from alpaca_farm_core.evaluation.leaderboard import ROLE_PREFIX
 from alpaca_farm_core.evaluation.report.config import ReportConfig
 from alpaca_farm_core.evaluation.report.facts import build_facts
 from alpaca_farm_core.evaluation.report.lineage import generations, references
@@ -25,6 +26,7 @@ def write_report(context: StageContext) -> StageResult:
         "totals": totals(stages),
         "environments": environments(context.inputs),
         "references": references(context.inputs),
+        "evaluation_cost": context.inputs[ROLE_PREFIX + facts["method"]].manifest.volatile.get("cost_usd"),
     }
     write_json(context.output / "report.json", facts)
     write_text_atomic(context.output / "report.html", render_page(facts, provenance))
