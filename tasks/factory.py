@@ -7,6 +7,7 @@ to pickle, and know nothing of checkpoints). No algorithm here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.pipeline.run import run_stage
 from alpaca_farm_core.pipeline.stage import Stage
+from tasks.branches import turn
 from tasks.events import describe, tell
 from tasks.limits import training_slot
 from tasks.progress import PrefectProgress
@@ -48,6 +50,11 @@ def failed_by_infrastructure(task: Task[..., Any], run: TaskRun, state: State) -
     if isinstance(error, FarmError):
         return error.transient
     return isinstance(error, OSError | httpx.TransportError)
+
+
+def _around(stage: Stage) -> AbstractContextManager[object]:
+    """What a stage waits for: a slot to train in, or its turn among the branches of this process."""
+    return training_slot(stage) if stage.trains else turn
 
 
 def stage_task(stage: Stage) -> Task[..., State]:
@@ -81,7 +88,7 @@ def stage_task(stage: Stage) -> Task[..., State]:
                 execution=ExecutionConfig.build(dict(place.execution), at="execution"),
                 progress=progress,
                 retry_missing=place.retry_missing,
-                around=training_slot,
+                around=_around,
             )
         except FarmError as error:
             tell(stage, "failed", {"error": type(error).__name__, "message": error.headline})

@@ -73,7 +73,7 @@ def run_stage(
     execution: ExecutionConfig | None = None,
     progress: Progress | None = None,
     retry_missing: bool = False,
-    around: Callable[[Stage], AbstractContextManager[None]] = _nothing_around,
+    around: Callable[[Stage], AbstractContextManager[object]] = _nothing_around,
 ) -> StageRun:
     """Return the stage's artifact, running the stage only if the store has none.
 

@@ -131,9 +131,7 @@ def _judges() -> list[Check]:
 def _server() -> list[Check]:
     from flows.services.health import server_findings
 
-    return [
-        Check("Prefect", "ok" if well else "problem", finding, advice) for well, finding, advice in server_findings()
-    ]
+    return [Check("Prefect", state, finding, advice) for state, finding, advice in server_findings()]
 
 
 def _store(location: str | None) -> list[Check]:

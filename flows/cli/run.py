@@ -66,6 +66,7 @@ def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, 
 @click.option("--method", metavar="NAME", help="Method of the flows rlhf and evaluate. Default: ppo.")
 @click.option("--methods", metavar="NAME,…", help="Methods of the flow compare. Default: all.")
 @click.option("--seeds", metavar="N,…", help="Seeds of the flow compare, each a whole chain. Default: 0,1.")
+@click.option("--api-models", metavar="NAME,…", help="API models that stand beside the methods of the flow compare.")
 @click.option("--retry-missing", is_flag=True, help="Ask again for annotations that an earlier run could not get.")
 @store_option
 @json_option
@@ -80,6 +81,7 @@ def run(
     method: str | None,
     methods: str | None,
     seeds: str | None,
+    api_models: str | None,
     retry_missing: bool,
     store: str | None,
     as_json: bool,
@@ -89,7 +91,9 @@ def run(
     rlhf, compare, evaluate, reevaluate, overoptimisation, sft, simulate-preferences, reward-model
     """
     overrides = read_overrides(config_file, assignments)
-    options = composition_options(flow, method=method, methods=read_words(methods), seeds=read_seeds(seeds))
+    options = composition_options(
+        flow, method=method, methods=read_words(methods), seeds=read_seeds(seeds), api_models=read_words(api_models)
+    )
     if dry_run:
         from flows.cli.plan import print_plan
 

@@ -14,11 +14,13 @@ from tests.tiny import TINY
 STEPS = 400
 
 
-def start(store, **execution):
+def start(store, *words):
+    """Start a flow, by default `sft`."""
     settings = {**TINY, "sft.epochs": STEPS // 4, "execution.threads": 1, "execution.checkpoint_seconds": 0}
     (store.parent / "tiny.yaml").write_text(json.dumps(settings))
+    flow = [*(words or ["sft"]), "--config", "tiny.yaml", "--store", str(store)]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.main", "run", "sft", "--config", "tiny.yaml", "--store", str(store)],
+        [sys.executable, "-m", "flows.cli.main", "run", *flow],
         cwd=store.parent, env={**os.environ, "PYTHONPATH": os.getcwd()}, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -77,11 +77,11 @@ def test_doctor_names_what_a_server_lacks():
         address = str(client.api_url)
     with temporary_settings({PREFECT_API_URL: address}):
         findings = list(server_findings())
-    assert [well for well, _, _ in findings] == [True, False, False, False]
+    assert [state for state, _, _ in findings] == ["ok", "optional", "optional", "optional"]
     assert findings[1][1] == "there is no work pool gpu"
     assert "no limit 'training'" in findings[3][1]
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        ((well, said, advice),) = server_findings()
-    assert not well
+        ((state, said, advice),) = server_findings()
+    assert state == "problem"
     assert "does not answer" in said
     assert "alpaca-farm up" in advice
