@@ -6,6 +6,7 @@ the same functions run as flows, in plain Python, and as a dry run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from alpaca_farm_core.config.study import differences_from_defaults
 from alpaca_farm_core.errors import DataError, UsageError
 from alpaca_farm_core.evaluation.report.config import ReportConfig
 from alpaca_farm_core.evaluation.sides import trained_on
+from alpaca_farm_core.generation.stage import STAGE_API
 from alpaca_farm_core.methods.method import Call, Method
 from alpaca_farm_core.methods.registry import method_named, methods
 from alpaca_farm_core.pipeline.runner import Runner
@@ -156,13 +158,16 @@ def rlhf(run: Runner, method: str = "ppo") -> Handles:
     return {**made, "report": report}
 
 
-def compare(run: Runner, methods: Sequence[str] = COMPARED, seeds: Sequence[int] = (0, 1)) -> Handles:
+def compare(
+    run: Runner, methods: Sequence[str] = COMPARED, seeds: Sequence[int] = (0, 1), api_models: Sequence[str] = ()
+) -> Handles:
     """Any methods, seed by seed on the same data, preferences and reward model → one table and page.
 
     A seed is the whole chain from SFT on. What methods share is made once; methods that do not depend on each
-    other may run at the same time.
+    other may run at the same time. API models answer the same instructions once, whatever the seed.
     """
     chosen = [method_named(name) for name in dict.fromkeys(methods) if name != "sft"]
+    chosen += [api_model(name) for name in dict.fromkeys(api_models)]
     if not chosen or not seeds:
         raise UsageError("A comparison needs at least one method besides sft, and one seed.", "Give --methods.")
     chains = {seed: run.with_seed(seed) for seed in dict.fromkeys(seeds)}
@@ -180,6 +185,17 @@ def compare(run: Runner, methods: Sequence[str] = COMPARED, seeds: Sequence[int]
         update={"title": run.run_name, "methods": ("sft", *(m.name for m in chosen)), "seeds": tuple(chains)}
     )
     return {"comparison": run("comparison", config=settings, **roles)}
+
+
+def api_model(name: str) -> Method:
+    """A model behind an API as a row of a comparison: it learns nothing and answers the instructions as it is."""
+
+    def calls(study: Any) -> tuple[Call, ...]:
+        config = study.section(STAGE_API.name).model_copy(update={"model": name})
+        return (Call(STAGE_API.name, {"data": "data"}, config=config),)
+
+    word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return Method(f"api-{word}", name, "A model behind an API, as it is.", (STAGE_API,), calls)
 
 
 def _baseline(run: Runner) -> Handles:

@@ -98,7 +98,10 @@ def resume_command(
     words += ["--annotator", annotator] if annotator else []
     words += ["--run-name", run_name] if run_name else []
     for option, value in options.items():
-        words += [f"--{option}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+        words += [
+            f"--{option.replace('_', '-')}",
+            ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value),
+        ]
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(words)

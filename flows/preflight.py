@@ -8,6 +8,8 @@ from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.annotators.factory import check_annotator
 from alpaca_farm_core.artifacts.store import Store, check_name
 from alpaca_farm_core.config.study import StudyConfig
+from alpaca_farm_core.generation.api import check_api_outputs
+from alpaca_farm_core.generation.config import ApiOutputsConfig
 from alpaca_farm_core.pipeline.runner import Planner
 from alpaca_farm_core.training.rewards.config import RewardConfig, check_reward
 from flows.compositions import composition_named
@@ -35,5 +37,7 @@ def preflight(flow: str, study: StudyConfig, run_name: str, store: Store, **opti
         reward = getattr(planned.step.config, "reward", None)
         if planned.hit is None and isinstance(judge, AnnotatorConfig):
             check_annotator(judge, study.execution)
+        if planned.hit is None and isinstance(planned.step.config, ApiOutputsConfig):
+            check_api_outputs(planned.step.config, study.execution)
         if planned.hit is None and isinstance(reward, RewardConfig):
             check_reward(reward, study.execution)

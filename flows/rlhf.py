@@ -63,6 +63,7 @@ def compare(
     overrides: dict[str, Any] = NO_OVERRIDES,
     budget_usd: float | None = None,
     retry_missing: bool = False,
+    api_models: list[str] | None = None,
 ) -> State:
     """Any methods × seeds on the same data, preferences and reward model → one table with intervals, and a page.
 
@@ -75,8 +76,9 @@ def compare(
         overrides: Settings by dotted key, for example {"dpo.beta": 0.2}.
         budget_usd: Most that this run may spend on API calls, all methods and seeds together. Empty keeps the preset's.
         retry_missing: Ask again for annotations that an earlier run could not get.
+        api_models: Models of the OpenAI-compatible server that answer too, as they are. Empty takes none.
     """
-    chosen = {"methods": methods, "seeds": seeds}
+    chosen = {"methods": methods, "seeds": seeds, "api_models": api_models}
     options = {name: value for name, value in chosen.items() if value}
     return launch("compare", preset, annotator, run_name, overrides, retry_missing, budget_usd, **options)
 

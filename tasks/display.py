@@ -18,6 +18,9 @@ class Display(Progress, Protocol):
     def stage_ends(self, title: str, artifact: Artifact | None, cached: bool) -> None:
         """A stage has its artifact (None: it failed)."""
 
+    def beside(self) -> Display:
+        """A display for a branch that runs beside others."""
+
 
 class SilentDisplay(SilentProgress):
     """Shows nothing."""
@@ -27,6 +30,10 @@ class SilentDisplay(SilentProgress):
 
     def stage_ends(self, title: str, artifact: Artifact | None, cached: bool) -> None:
         """Ignore."""
+
+    def beside(self) -> SilentDisplay:
+        """Itself."""
+        return self
 
 
 SILENT = SilentDisplay()

@@ -7,6 +7,7 @@ to pickle, and know nothing of checkpoints). No algorithm here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.pipeline.run import run_stage
 from alpaca_farm_core.pipeline.stage import Stage
+from tasks.branches import turn
+from tasks.events import describe, tell
 from tasks.limits import training_slot
 from tasks.progress import PrefectProgress
 from tasks.references import ArtifactReference
@@ -47,6 +50,11 @@ def failed_by_infrastructure(task: Task[..., Any], run: TaskRun, state: State) -
     if isinstance(error, FarmError):
         return error.transient
     return isinstance(error, OSError | httpx.TransportError)
+
+
+def _around(stage: Stage) -> AbstractContextManager[object]:
+    """What a stage waits for: a slot to train in, or its turn among the branches of this process."""
+    return training_slot(stage) if stage.trains else turn
 
 
 def stage_task(stage: Stage) -> Task[..., State]:
@@ -80,9 +88,10 @@ def stage_task(stage: Stage) -> Task[..., State]:
                 execution=ExecutionConfig.build(dict(place.execution), at="execution"),
                 progress=progress,
                 retry_missing=place.retry_missing,
-                around=training_slot,
+                around=_around,
             )
         except FarmError as error:
+            tell(stage, "failed", {"error": type(error).__name__, "message": error.headline})
             if error.transient:
                 raise  # Prefect retries what is raised, not what is returned
             return Failed(message=str(error), data=error)
@@ -90,6 +99,7 @@ def stage_task(stage: Stage) -> Task[..., State]:
             progress.finish()
         show_artifact(outcome.artifact, place.name)
         reference = ArtifactReference.of(outcome.artifact)
+        tell(stage, "cached" if outcome.cached else "completed", describe(outcome.artifact))
         if outcome.cached:
             return Completed(name="Cached", data=reference, message=f"Found {reference.reference} in the store.")
         return Completed(data=reference, message=f"Published {reference.reference}.")

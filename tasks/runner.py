@@ -1,4 +1,4 @@
-"""Runs a composition's stages as Prefect tasks, one after the other in the flow's own thread.
+"""Runs a composition's stages as Prefect tasks in the flow's own thread, or in one thread for each branch.
 
 Direct calls, not `.submit`: an interrupt reaches the stage at once. Handles are task-run states,
 from which Prefect draws the edges of the run graph.
@@ -6,15 +6,17 @@ from which Prefect draws the edges of the run graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefect.client.schemas.objects import State
 
 from alpaca_farm_core.artifacts.manifest import Artifact
 from alpaca_farm_core.artifacts.store import Store
+from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.pipeline.runner import Runner, Step
+from tasks.branches import Result, running_beside, side_by_side
 from tasks.display import current_display
 from tasks.factory import Place
 from tasks.references import ArtifactReference
@@ -58,7 +60,7 @@ class TaskRunner(Runner):
             place=Place(
                 store=self.store.location,
                 name=step.name,
-                execution=self.execution.model_dump(mode="json"),
+                execution=self._execution().model_dump(mode="json"),
                 retry_missing=self.retry_missing,
             ),
             return_state=True,
@@ -67,6 +69,14 @@ class TaskRunner(Runner):
         display.stage_ends(step.title, artifact, cached=state.name == "Cached")
         state.result()  # raises what the stage raised
         return state
+
+    def together(self, branches: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Run branches side by side, as many as `execution.branches` says."""
+        lanes = min(self.study.execution.branches, len(branches))
+        return side_by_side(branches, lanes) if lanes > 1 else super().together(branches)
+
+    def _execution(self) -> ExecutionConfig:
+        return self.execution.model_copy(update={"own_process": "always"}) if running_beside.get() else self.execution
 
     def open(self, handle: State) -> Artifact:
         """Open the artifact a handle stands for."""

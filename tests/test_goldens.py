@@ -22,12 +22,14 @@ from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.overrides import flatten
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.evaluation.overoptimisation.config import CheckpointConfig
+from alpaca_farm_core.generation.config import ApiOutputsConfig
 from alpaca_farm_core.methods.method import SHARED
 from alpaca_farm_core.methods.registry import BUILT_IN
 from alpaca_farm_core.pipeline.registry import STAGES
 from alpaca_farm_core.pipeline.runner import LocalRunner
 from flows.compositions import compare, learn, rlhf
 from flows.reevaluation import reevaluate
+from tests.annotators.judge_server import JudgeServer, Reply
 from tests.tiny import TINY
 
 GOLDENS = Path(__file__).with_name("goldens.json")
@@ -35,6 +37,7 @@ TEXTS = {
     "dataset": "sft.jsonl",
     "sample": "outputs.jsonl",
     "decode": "outputs.jsonl",
+    "api_outputs": "outputs.jsonl",
     "best_of_n": "outputs.jsonl",
     "expert_samples": "outputs.jsonl",
 }
@@ -71,9 +74,14 @@ def first_texts(artifact, n=3):
 
 
 def record(settings, root, **execution):
-    study = build_study("meadow", {**settings, "execution.threads": 1, **execution})
-    recorder = Recorder(study, Store(root))
+    with JudgeServer(fault=lambda number: Reply(text="A fork is small.")) as server:
+        execution = {"execution.threads": 1, "execution.base_url": server.base_url, **execution}
+        return recorded(Recorder(build_study("meadow", {**settings, **execution}), Store(root)), root)
+
+
+def recorded(recorder, root):
     made = rlhf(recorder)
+    recorder("api_outputs", config=ApiOutputsConfig(model="scripted", limit=3), data=made["data"])
     reevaluate(recorder, datetime(2000, 1, 1, tzinfo=UTC))
     step = recorder("checkpoint", config=CheckpointConfig(step=2), policy=made["ppo"])
     answers = recorder("decode", label="step", policy=step, data=made["data"])
@@ -82,7 +90,7 @@ def record(settings, root, **execution):
     picked = recorder(
         "best_of_n", label="best-of-n", policy=made["sft"], **{k: made[k] for k in ("reward_model", "data")}
     )
-    judging = study.section("evaluate")
+    judging = recorder.study.section("evaluate")
     recorder("judge_samples", config=judging, samples=picked, reference=made["answers"]["sft"])
     recorder("human_preferences", config=HumanPreferencesConfig(source=str(people(root)), seed=0))
     for method in BUILT_IN:

@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from alpaca_farm_core.annotators.calls import Request
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.annotators.factory import asks_api, calls_per_pair, planning_annotator
+from alpaca_farm_core.annotators.prices import usd
+from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.generation.config import ApiOutputsConfig
 from alpaca_farm_core.types import Pair
 
 _MADE_UP = 40
@@ -89,6 +93,14 @@ def usd_per_pair(config: AnnotatorConfig, calls: Path, execution: ExecutionConfi
     return None if found.usd is None else found.usd / _MADE_UP * (1 - 2 * config.label_flip)
 
 
+def usd_per_answer(config: ApiOutputsConfig, execution: ExecutionConfig) -> float | None:
+    """Likely price of one answer of an API model, as long as it may be; None when not known."""
+    asked = ({"role": "user", "content": "x" * (_INSTRUCTION + len(config.system))},)
+    request = Request(config.model, asked, {"max_tokens": config.max_tokens})
+    likely = Purse.of(execution).likely([request], None, execution.batch_api)
+    return None if likely is None else usd(likely)
+
+
 def _made_up(length: int) -> list[Pair]:
     """Pairs that nobody has asked about."""
     texts = [f"made up {number} ".ljust(_INSTRUCTION, "x") for number in range(_MADE_UP)]
@@ -98,8 +110,11 @@ def _made_up(length: int) -> list[Pair]:
 def api_calls_per_instruction(config: Config) -> float:
     """Calls that a judging stage makes per instruction when nothing is cached and no two answers are equal.
 
-    Noised labels (probability 2p) cost no call. 0 for stages that judge nothing or ask no API.
+    Noised labels (probability 2p) cost no call; a model that answers the instructions itself makes one each.
+    0 for stages that judge nothing or ask no API.
     """
+    if isinstance(config, ApiOutputsConfig):
+        return 1.0
     annotator = getattr(config, "annotator", None)
     if not isinstance(annotator, AnnotatorConfig):
         return 0.0

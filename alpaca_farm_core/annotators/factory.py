@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alpaca_farm_core.annotators.api import api_judge, check_api
 from alpaca_farm_core.annotators.config import ORACLE, AnnotatorConfig
-from alpaca_farm_core.annotators.endpoint import Endpoint
 from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.spec import AnnotatorSet, load_set
 from alpaca_farm_core.config.execution import ExecutionConfig
@@ -119,11 +119,7 @@ def check_annotator(config: AnnotatorConfig, execution: ExecutionConfig) -> None
     found = _load(config, execution)
     if is_local(found):
         return
-    purse = Purse.of(execution)
-    for model in sorted({config.model or member.model for member in found.members}):
-        purse.check(model)
-    for endpoint in Endpoint.all_of(execution):
-        endpoint.api_key()
+    check_api({config.model or member.model for member in found.members}, execution)
 
 
 def calls_per_pair(config: AnnotatorConfig) -> float:
@@ -180,7 +176,4 @@ def _judge(found: AnnotatorSet, execution: ExecutionConfig) -> Judge:
         from alpaca_farm_core.annotators.local import LocalJudge
 
         return LocalJudge(execution)
-    from alpaca_farm_core.annotators.batch_judge import BatchJudge
-    from alpaca_farm_core.annotators.client import ApiJudge
-
-    return BatchJudge.of(execution) if execution.batch_api else ApiJudge.of(execution)
+    return api_judge(execution)

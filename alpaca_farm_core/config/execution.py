@@ -78,11 +78,20 @@ class ExecutionConfig(Config):
         "always",
         description="Whether training runs in processes of its own: always, or only on a GPU or with several of them.",
     )
+    branches: int = Field(
+        1,
+        ge=1,
+        description="Branches of a comparison (its seeds, then its methods) that run side by side, each training in "
+        "processes of its own.",
+    )
     processes: int = Field(1, ge=1, description="Training processes on each machine: one per GPU.")
     nodes: int = Field(1, ge=1, description="Machines that train together; they need one file system for the store.")
     rendezvous: str = Field("", description="host:port at which several machines meet, on the first of them.")
     deadline_hours: float = Field(
         0.0, ge=0, description="A training stage stops with a checkpoint after so long; 0 = no deadline."
+    )
+    min_free_gb: float = Field(
+        1.0, ge=0, description="A stage starts only if the disk of the store has so much room; 0 = start anyway."
     )
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from alpaca_farm_core.evaluation.comparison.config import ComparisonConfig, Meas
 from alpaca_farm_core.evaluation.config import EvaluationConfig, LeaderboardConfig
 from alpaca_farm_core.evaluation.overoptimisation.config import OveroptimisationConfig
 from alpaca_farm_core.evaluation.reevaluation.config import ReevaluateConfig
-from alpaca_farm_core.generation.config import DecodeConfig, SampleConfig
+from alpaca_farm_core.generation.config import ApiOutputsConfig, DecodeConfig, SampleConfig
 from alpaca_farm_core.methods.registry import method_stages
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.sft.config import SFTConfig
@@ -43,6 +43,9 @@ class StudyConfig(Config):
     )
     reward_model: RewardModelConfig = Field(default_factory=RewardModelConfig, description="Reward modelling.")
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="Answers to evaluate.")
+    api_outputs: ApiOutputsConfig = Field(
+        default_factory=ApiOutputsConfig, description="Answers of API models to evaluate beside."
+    )
     evaluate: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Judging the answers.")
     leaderboard: LeaderboardConfig = Field(default_factory=LeaderboardConfig, description="The table.")
     measure: MeasureConfig = Field(default_factory=MeasureConfig, description="Proxy reward and KL of a method.")

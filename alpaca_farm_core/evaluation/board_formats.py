@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
+
+from alpaca_farm_core.evaluation.report.page import page_template
 
 Row = Mapping[str, Any]
 
@@ -112,11 +114,4 @@ def _flat(row: Row, columns: Sequence[str]) -> dict[str, Any]:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("alpaca_farm_core.evaluation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("leaderboard.html.jinja")
+    return page_template("leaderboard", {}, "alpaca_farm_core.evaluation")

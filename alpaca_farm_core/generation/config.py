@@ -36,6 +36,21 @@ class SampleConfig(GenerateConfig):
     """Several samples per instruction, to be compared with each other."""
 
 
+class ApiOutputsConfig(Config):
+    """Answers of a model behind an OpenAI-compatible API, as the paper's rows of ChatGPT and GPT-4."""
+
+    model: str = Field("", description="Model as the server knows it; a comparison fills in those it was given.")
+    split: Split = Field("eval", description="Split whose instructions are answered.")
+    limit: int = Field(0, ge=0, description="Only the first so many instructions of the split; 0 = all.")
+    template: str = Field("alpaca", description="Prompt: alpaca, plain, or a JSON file with your own.")
+    system: str = Field("", description="Said before the prompt, a limit on the length for example; empty = nothing.")
+    temperature: float = Field(0.7, ge=0, description="As sent; the paper decodes at 0.7.")
+    max_tokens: int = Field(300, ge=1, description="Tokens of an answer at most, as sent.")
+    max_missing: float = Field(
+        0.02, ge=0, le=1, description="Largest share of instructions that may stay without answer."
+    )
+
+
 class DecodeConfig(GenerateConfig):
     """One answer per held-out instruction, as the paper evaluates: temperature 0.7."""
 

@@ -1,8 +1,10 @@
-"""The stages that let a policy answer the instructions of a split: `sample` (several each) and `decode` (one each)."""
+"""The stages that answer the instructions of a split: by a policy (`sample`, `decode`) or an API (`api_outputs`)."""
 
 from __future__ import annotations
 
-from alpaca_farm_core.generation.config import DecodeConfig, SampleConfig
+from collections.abc import Mapping
+
+from alpaca_farm_core.generation.config import ApiOutputsConfig, DecodeConfig, SampleConfig
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 
 
@@ -10,6 +12,18 @@ def _run(context: StageContext) -> StageResult:
     from alpaca_farm_core.generation.answers import answer_split
 
     return answer_split(context)
+
+
+def _run_api(context: StageContext) -> StageResult:
+    from alpaca_farm_core.generation.api import ask_split
+
+    return ask_split(context)
+
+
+def _api_external(config: ApiOutputsConfig) -> Mapping[str, str]:
+    from alpaca_farm_core.models.external import template_hash
+
+    return {"template": template_hash(config.template)}
 
 
 STAGE_SAMPLE = Stage(
@@ -30,4 +44,15 @@ STAGE_DECODE = Stage(
     output="outputs",
     run=_run,
     summary="Answer the held-out instructions.",
+)
+
+STAGE_API = Stage(
+    name="api_outputs",
+    version=1,
+    config_class=ApiOutputsConfig,
+    inputs={"data": "dataset"},
+    output="outputs",
+    run=_run_api,
+    external=_api_external,
+    summary="Let a model behind an API answer the held-out instructions.",
 )

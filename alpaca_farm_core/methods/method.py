@@ -21,6 +21,11 @@ SHARED = ("data", "sft", "samples", "preferences", "reward_model")
 Yields = Literal["policy", "outputs"]
 
 
+def shared_inputs(stage: Stage) -> dict[str, str]:
+    """Role → shared artifact of that name, for the roles that always have one; the role `policy` is the SFT model."""
+    return {role: "sft" if role == "policy" else role for role in stage.inputs if not role.endswith("*")}
+
+
 @dataclass(frozen=True)
 class Call:
     """One use of a stage.
@@ -60,6 +65,11 @@ class Method:
     summary: str
     stages: tuple[Stage, ...]
     calls: tuple[Call, ...] | Callable[[Any], tuple[Call, ...]]
+
+    @classmethod
+    def of_stage(cls, stage: Stage, title: str, summary: str) -> Method:
+        """A method of one stage, which takes the shared artifacts that its roles are named after."""
+        return cls(stage.name.replace("_", "-"), title, summary, (stage,), (Call(stage.name, shared_inputs(stage)),))
 
     def calls_of(self, study: Any) -> tuple[Call, ...]:
         """The calls under a study's settings (`StudyConfig`)."""

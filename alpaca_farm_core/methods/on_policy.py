@@ -1,32 +1,48 @@
-"""How on-policy methods are declared: their inputs, and the calls that make them. No torch here."""
+"""How on-policy methods are declared: one stage each, from the SFT model, prompts and a reward. No torch here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from alpaca_farm_core.artifacts.manifest import Kind
-from alpaca_farm_core.methods.method import Call
+from alpaca_farm_core.methods.method import Call, Method, shared_inputs
+from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.training.on_policy.config import OnPolicyConfig
 from alpaca_farm_core.training.rewards.config import reward_external
 
-INPUTS: Mapping[str, Kind] = {"policy": "policy", "reward_model*": "reward_model", "data": "dataset"}
-"""A reward model is an input only where it is the reward."""
+
+def on_policy_stage(
+    name: str,
+    version: int,
+    config_class: type[OnPolicyConfig],
+    run: Callable[[StageContext], StageResult],
+    summary: str,
+) -> Stage:
+    """Declare the stage of an on-policy method; a reward model is an input only where it is the reward."""
+    return Stage(
+        name=name,
+        version=version,
+        config_class=config_class,
+        inputs={"policy": "policy", "reward_model*": "reward_model", "data": "dataset"},
+        output="policy",
+        run=run,
+        external=_external,
+        trains=True,
+        summary=summary,
+    )
 
 
-def external(config: OnPolicyConfig) -> Mapping[str, str]:
-    """Content hashes of what the reward reads from outside the store."""
+def on_policy_method(stage: Stage, title: str, summary: str) -> Method:
+    """Declare an on-policy method by its stage."""
+    return Method(stage.name, title, summary, (stage,), partial(_calls, stage))
+
+
+def _external(config: OnPolicyConfig) -> Mapping[str, str]:
     return reward_external(config.reward)
 
 
-def calls(stage: str) -> Callable[[Any], tuple[Call, ...]]:
-    """The one call of a method: from the SFT model, the prompts and, where it is the reward, the reward model."""
-
-    def of_study(study: Any) -> tuple[Call, ...]:
-        config: OnPolicyConfig = study.section(stage)
-        inputs = {"policy": "sft", "data": "data"}
-        if config.reward.needs_reward_model:
-            inputs["reward_model"] = "reward_model"
-        return (Call(stage, inputs),)
-
-    return of_study
+def _calls(stage: Stage, study: Any) -> tuple[Call, ...]:
+    config: OnPolicyConfig = study.section(stage.name)
+    reward = {"reward_model": "reward_model"} if config.reward.needs_reward_model else {}
+    return (Call(stage.name, {**shared_inputs(stage), **reward}),)

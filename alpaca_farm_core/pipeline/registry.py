@@ -16,7 +16,7 @@ from alpaca_farm_core.evaluation.overoptimisation.stage import (
 from alpaca_farm_core.evaluation.reevaluation.stage import STAGE_ANCHORS, STAGE_HISTORY
 from alpaca_farm_core.evaluation.report.stage import STAGE_REPORT
 from alpaca_farm_core.evaluation.stage import STAGE_EVALUATE, STAGE_LEADERBOARD
-from alpaca_farm_core.generation.stage import STAGE_DECODE, STAGE_SAMPLE
+from alpaca_farm_core.generation.stage import STAGE_API, STAGE_DECODE, STAGE_SAMPLE
 from alpaca_farm_core.methods.registry import method_stages
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
@@ -33,6 +33,7 @@ STAGES: dict[str, Stage] = {
         REWARD_MODEL,
         *method_stages(),
         STAGE_DECODE,
+        STAGE_API,
         STAGE_EVALUATE,
         STAGE_LEADERBOARD,
         STAGE_MEASURE,

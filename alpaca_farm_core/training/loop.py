@@ -154,6 +154,17 @@ class Supervised:
         self.model.eval()
         return self.rows
 
+    def figures(self) -> dict[str, Any]:
+        """Metrics of the whole run, for an artifact: steps, the last loss, and the last figures on held-out rows."""
+        last = self.rows[-1]
+        heldout = {name: value for name, value in last.items() if name.startswith("eval_")}
+        return {"steps": self.total_steps, "train_loss": last["loss"], **heldout}
+
+    def timings(self) -> dict[str, float]:
+        """How long the steps took that this process made, and how fast they were."""
+        rate = self.tokens_seen / self.seconds if self.seconds else 0.0
+        return {"train_seconds": self.seconds, "tokens_per_second": rate}
+
     def _step(self, step: int) -> dict[str, Any]:
         started = time.perf_counter()
         # 1. the rows of this step

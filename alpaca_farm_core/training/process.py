@@ -37,6 +37,7 @@ STOP_SECONDS = 12.0
 DEADLINE_GRACE_SECONDS = 300.0
 """A stage apart that has not stopped by itself so long after its deadline hangs, and is stopped."""
 
+_RUNNING: set[subprocess.Popen[bytes]] = set()
 _CHILD = "alpaca_farm_core.training.child"
 _LINES_PER_PERIOD, _PERIOD_SECONDS = 10, 10.0
 _LINES_SHOWN = 20
@@ -175,6 +176,12 @@ class Output:
             self._hidden = 0
 
 
+def stop_all() -> None:
+    """Ask all training processes that this process has started to write a checkpoint and end; does not wait."""
+    for process in tuple(_RUNNING):
+        process.terminate()
+
+
 def _run(command: list[str], context: StageContext, log: Path, lock: IO[str]) -> Output:
     hours = context.execution.deadline_hours
     process = subprocess.Popen(
@@ -187,6 +194,7 @@ def _run(command: list[str], context: StageContext, log: Path, lock: IO[str]) ->
         pass_fds=(lock.fileno(),),
         preexec_fn=end_with_parent(signal.SIGTERM),
     )
+    _RUNNING.add(process)
     try:
         with log.open("w", encoding="utf-8") as stream:
             output = Output(context.progress, stream)
@@ -194,6 +202,7 @@ def _run(command: list[str], context: StageContext, log: Path, lock: IO[str]) ->
                 output.take(line)
             output.end(process.wait())
     finally:  # also on what a signal raises: nothing may stay behind
+        _RUNNING.discard(process)
         _stop(process)
     return output
 

@@ -6,6 +6,7 @@ no terminal (a log, CI) the bars are left out and the lines stay.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ class TerminalDisplay:
         self.bar: Any = None
         self.began = self.phase_began = time.monotonic()
         self.phase_done = 0
-        self.unit = ""
+        self.unit = self.title = ""
 
     def __enter__(self) -> TerminalDisplay:
         self.bars.start()
@@ -58,8 +59,8 @@ class TerminalDisplay:
         self.bars.stop()
 
     def stage_begins(self, title: str) -> None:
-        """Note the time."""
-        self.began = time.monotonic()
+        """Note the time, and what the bars to come belong to."""
+        self.began, self.title = time.monotonic(), title
 
     def stage_ends(self, title: str, artifact: Artifact | None, cached: bool) -> None:
         """Print the stage's line."""
@@ -72,11 +73,17 @@ class TerminalDisplay:
         line = Text.assemble(mark, f"{title:14} {took:>8}   ", (f"{artifact.reference:32}", "dim"), _figures(artifact))
         self.console.print(line, soft_wrap=True)
 
+    def beside(self) -> TerminalDisplay:
+        """Lines and bars of a branch of its own, in the same terminal."""
+        other = copy.copy(self)
+        other.bar = None
+        return other
+
     def start(self, description: str, total: int, unit: str, done: int = 0) -> None:
         """Show a bar for a phase."""
         self._drop_bar()
         self.phase_began, self.phase_done, self.unit = time.monotonic(), 0, unit
-        self.bar = self.bars.add_task(description, total=total, completed=done, rate="", metrics="")
+        self.bar = self.bars.add_task(f"{self.title}: {description}", total=total, completed=done, rate="", metrics="")
 
     def advance(self, n: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         """Move the bar."""

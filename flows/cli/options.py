@@ -83,7 +83,10 @@ def composition_options(flow: str, **given: Any) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not None}
     for name in options:
         if name not in taken:
-            raise UsageError(f"The flow '{flow}' has no option --{name}.", f"It takes: {', '.join(taken) or 'none'}.")
+            words = [word.replace("_", "-") for word in (name, *taken)]
+            raise UsageError(
+                f"The flow '{flow}' has no option --{words[0]}.", f"It takes: {', '.join(words[1:]) or 'none'}."
+            )
     return options
 
 

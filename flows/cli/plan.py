@@ -67,7 +67,8 @@ def _row(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
 
 def _api_calls(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
     """Upper bound of the calls and about what they cost; only a factor where the number of pairs is not known."""
-    from alpaca_farm_core.annotators.estimate import api_calls_per_instruction, usd_per_pair
+    from alpaca_farm_core.annotators.estimate import api_calls_per_instruction, usd_per_answer, usd_per_pair
+    from alpaca_farm_core.generation.config import ApiOutputsConfig
 
     config, study = planned.step.config, planner.study
     each = api_calls_per_instruction(config)
@@ -76,6 +77,9 @@ def _api_calls(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
     rows = _instructions(planned, planner)
     if rows is None:
         return {"api_calls": f"{each:g} per instruction", "usd": None}
+    if isinstance(config, ApiOutputsConfig):
+        each_usd = usd_per_answer(config, study.execution)
+        return {"api_calls": f"≤ {rows}", "usd": None if each_usd is None else each_usd * rows}
     tokens = study.sample.max_new_tokens if planned.step.stage.name == "preferences" else study.decode.max_new_tokens
     price = usd_per_pair(config.annotator, planner.store.calls, study.execution, tokens)  # type: ignore[attr-defined]
     pairs = rows * int(getattr(config, "pairs_per_instruction", 1))
@@ -85,9 +89,14 @@ def _api_calls(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
 def _instructions(planned: PlannedStep, planner: Planner) -> int | None:
     """How many instructions a stage judges answers to, or pairs where it takes them from elsewhere."""
     from alpaca_farm_core.evaluation.reevaluation.config import AnchorsConfig
+    from alpaca_farm_core.generation.config import ApiOutputsConfig
 
-    if isinstance(planned.step.config, AnchorsConfig):
-        return planned.step.config.count
+    config = planned.step.config
+    if isinstance(config, AnchorsConfig):
+        return config.count
+    if isinstance(config, ApiOutputsConfig):
+        rows = _rows_of(config.split, planner)
+        return min(rows, config.limit) if rows and config.limit else rows
     source = planner.study.sample if planned.step.stage.name == "preferences" else planner.study.decode
     rows = _rows_of(source.split, planner)
     if rows is None:

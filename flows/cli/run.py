@@ -68,6 +68,7 @@ def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, 
 @click.option("--reference", metavar="ARTIFACT", help="What --model is compared with.")
 @click.option("--methods", metavar="NAME,…", help="Methods of the flow compare. Default: all.")
 @click.option("--seeds", metavar="N,…", help="Seeds of the flow compare, each a whole chain. Default: 0,1.")
+@click.option("--api-models", metavar="NAME,…", help="API models that stand beside the methods of the flow compare.")
 @click.option("--retry-missing", is_flag=True, help="Ask again for annotations that an earlier run could not get.")
 @store_option
 @json_option
@@ -84,6 +85,7 @@ def run(
     reference: str | None,
     methods: str | None,
     seeds: str | None,
+    api_models: str | None,
     retry_missing: bool,
     store: str | None,
     as_json: bool,
@@ -94,7 +96,13 @@ def run(
     """
     overrides = read_overrides(config_file, assignments)
     options = composition_options(
-        flow, method=method, model=model, reference=reference, methods=read_words(methods), seeds=read_seeds(seeds)
+        flow,
+        method=method,
+        model=model,
+        reference=reference,
+        methods=read_words(methods),
+        seeds=read_seeds(seeds),
+        api_models=read_words(api_models),
     )
     if dry_run:
         from flows.cli.plan import print_plan
@@ -128,7 +136,7 @@ def _run(
         os.environ.setdefault(variable, value)
     console = Console(stderr=as_json)
     console.print(
-        f"[bold]{flow}[/] [bold]{run_name or preset}[/] with preset {preset}, store {opened.location}", highlight=False
+        f"[bold]{flow}[/], run [bold]{run_name or preset}[/], preset {preset}, store {opened.location}", highlight=False
     )
     made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing, options)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}
@@ -160,7 +168,10 @@ def _run_flow(
 
     with console.status("Starting Prefect …"):
         from flows.rlhf import FLOWS
+        from flows.services.temporary import start_server
         from tasks.display import current_display
+
+        start_server()
     with TerminalDisplay(console) as display:
         token = current_display.set(display)
         try:

@@ -14,7 +14,7 @@ from alpaca_farm_core.data.rows import read_outputs
 from alpaca_farm_core.errors import ConfigError, UsageError
 from alpaca_farm_core.methods.registry import BUILT_IN, method_named, methods
 from alpaca_farm_core.pipeline.runner import LocalRunner
-from flows.compositions import shared
+from flows.compositions import learn, shared
 from flows.contract import check_declaration, check_run
 from tests.tiny import TINY
 
@@ -49,6 +49,26 @@ def stores(tmp_path_factory):
 @pytest.mark.parametrize("method", BUILT_IN, ids=lambda method: method.name)
 def test_runs(method, stores):
     check_run(method, build_study("meadow", SETTINGS), *stores, open_as_a_user)
+
+
+LORA = ("ppo", "dpo", "rloo", "grpo", "quark", "feedme", "expert-iteration")
+
+
+@pytest.mark.parametrize("name", [*LORA[:2], *(pytest.param(name, marks=pytest.mark.slow) for name in LORA[2:])])
+def test_runs_with_adapters(name, stores):
+    method = method_named(name)
+    study = build_study("meadow", {**SETTINGS, f"{method.stages[-1].name}.lora.rank": 2})
+    check_run(method, study, *stores, open_as_a_user)
+
+
+def test_a_second_round_of_expert_iteration_starts_from_the_first(stores):
+    studies = [build_study("meadow", {**SETTINGS, "expert_iteration.rounds": rounds}) for rounds in (1, 2)]
+    method = method_named("expert-iteration")
+    one, two = (learn(LocalRunner(study, "contract", stores[0]), method) for study in studies)
+    sampled = two["expert_samples_2"].manifest.recipe.inputs["policy"]
+    assert sampled == one["expert-iteration"].fingerprint == two["expert_iteration_1"].fingerprint
+    assert two["expert-iteration"].manifest.recipe.inputs["policy"] == sampled
+    assert two["expert-iteration"].metrics["round"] == 2
 
 
 # --- another package's

@@ -40,6 +40,21 @@ def test_value_loss_on_literals():
     assert float(result.squared_error) == pytest.approx(0.25 + 0.36 + 1.0)
 
 
+def test_gradients_on_literals():
+    """Policy: −A ρ where the plain branch is the larger one, else 0; value: V − R likewise. ε = 0.2."""
+    old = torch.tensor([[-1.0, -2.0], [-1.0, NAN]])
+    logprobs = (old + torch.tensor([[1.5, 0.5], [1.1, 1.0]]).log()).requires_grad_()
+    advantages = torch.tensor([[2.0, -1.0], [-3.0, NAN]])
+    policy_loss(logprobs, old, advantages, MASK, 0.2).loss.backward()
+    #                                            clipped  clipped  3 · 1.1
+    torch.testing.assert_close(logprobs.grad, torch.tensor([[0.0, 0.0], [3.3, 0.0]]), atol=1e-6, rtol=0)
+    values = torch.tensor([[1.0, 0.6], [1.0, NAN]], requires_grad=True)
+    returns = torch.tensor([[0.0, 0.0], [1.5, NAN]])
+    value_loss(values, torch.full((2, 2), 0.5), returns, MASK, 0.2).loss.backward()
+    #                max(1, 0.49): 1 − 0   both: 0.6 − 0   max(0.25, 0.64): stands at the clip
+    torch.testing.assert_close(values.grad, torch.tensor([[1.0, 0.6], [0.0, 0.0]]), atol=1e-6, rtol=0)
+
+
 def test_gradients_are_finite_with_nan_in_the_padding_and_zero_there():
     logprobs = torch.tensor([[-1.0, -2.0], [-1.0, NAN]], requires_grad=True)
     values = torch.tensor([[1.0, 0.6], [-1.0, NAN]], requires_grad=True)

@@ -11,12 +11,8 @@ from alpaca_farm_core.config.base import Config, Field
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.methods.dpo.stage import STAGE_REFERENCE as REFERENCE
 from alpaca_farm_core.methods.expert_iteration.stage import STAGE_SAMPLES as EXPERT_SAMPLES
-from alpaca_farm_core.methods.ppo.config import PPOConfig
-from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
 from alpaca_farm_core.methods.registry import methods
-from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.reward_model.stage import STAGE as REWARD_MODEL
-from alpaca_farm_core.methods.sft.config import SFTConfig
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
 from alpaca_farm_core.pipeline.progress import SilentProgress
 from alpaca_farm_core.pipeline.run import run_stage
@@ -135,36 +131,31 @@ def make_world(store: Store) -> World:
     return World(store, data, preferences, policy, reward)
 
 
+def make(store, stage, values, inputs, progress=None, execution=EXECUTION, name=""):
+    """Run a stage, or find what it made; the artifact."""
+    config = stage.config_class.build(values)
+    name = name or stage.name
+    return run_stage(stage, config, inputs, store=store, name=name, execution=execution, progress=progress).artifact
+
+
 def sft(store, data, progress=None, execution=EXECUTION, **values):
-    config = SFTConfig.build({**SFT_VALUES, **values})
-    return run_stage(
-        SFT, config, {"data": data}, store=store, name="sft", execution=execution, progress=progress
-    ).artifact
+    return make(store, SFT, {**SFT_VALUES, **values}, {"data": data}, progress, execution)
 
 
 def reward_model(store, policy, preferences, progress=None, execution=EXECUTION, **values):
-    config = RewardModelConfig.build({**REWARD_VALUES, **values})
     inputs = {"policy": policy, "preferences": preferences}
-    return run_stage(
-        REWARD_MODEL, config, inputs, store=store, name="rm", execution=execution, progress=progress
-    ).artifact
+    return make(store, REWARD_MODEL, {**REWARD_VALUES, **values}, inputs, progress, execution, "rm")
 
 
 def ppo(store, world: World, progress=None, execution=EXECUTION, **values):
-    config = PPOConfig.build({**PPO_VALUES, **values})
-    inputs = {"policy": world.policy, "reward_model": world.reward_model, "data": world.data}
-    return run_stage(PPO, config, inputs, store=store, name="ppo", execution=execution, progress=progress).artifact
+    return on_policy("ppo", store, world, progress, execution, **values)
 
 
 def method_stage(store, stage, inputs, progress=None, execution=EXECUTION, **values):
-    """Run any stage of a method on the toy world."""
-    values = {
-        name: value for name, value in {**METHOD_VALUES, **values}.items() if name in stage.config_class.model_fields
-    }
-    config = stage.config_class.build(values)
-    return run_stage(
-        stage, config, inputs, store=store, name=stage.name, execution=execution, progress=progress
-    ).artifact
+    """Run any stage of a method on the toy world, with those values that it knows."""
+    known = stage.config_class.model_fields
+    values = {name: value for name, value in {**METHOD_VALUES, **values}.items() if name in known}
+    return make(store, stage, values, inputs, progress, execution)
 
 
 def method_inputs(world: World, stage) -> dict[str, Artifact]:
@@ -183,11 +174,9 @@ QUARK_VALUES = {name: value for name, value in PPO_VALUES.items() if name != "ep
 
 
 def on_policy(method, store, world: World, progress=None, execution=EXECUTION, reward_model=True, **values):
-    """Run one of rloo, grpo, quark (or ppo)."""
-    stage = methods()[method].stages[-1]
+    """Run one of ppo, rloo, grpo, quark."""
     base = {"ppo": PPO_VALUES, "quark": QUARK_VALUES}.get(method, GROUP_VALUES)
-    config = stage.config_class.build({**base, **values})
     inputs = {"policy": world.policy, "data": world.data}
     if reward_model:
         inputs["reward_model"] = world.reward_model
-    return run_stage(stage, config, inputs, store=store, name=method, execution=execution, progress=progress).artifact
+    return make(store, methods()[method].stages[-1], {**base, **values}, inputs, progress, execution)

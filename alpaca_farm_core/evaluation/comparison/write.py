@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from alpaca_farm_core.artifacts.files import write_json, write_text_atomic
@@ -20,6 +20,7 @@ from alpaca_farm_core.evaluation.comparison.config import ComparisonConfig
 from alpaca_farm_core.evaluation.comparison.facts import build_facts, by_role
 from alpaca_farm_core.evaluation.report import format as words
 from alpaca_farm_core.evaluation.report.charts import Series, Whisker, dot_whisker, line_chart
+from alpaca_farm_core.evaluation.report.page import page_template
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 FACTS, TABLE, PAGE, COST = "comparison.json", "comparison.csv", "comparison.html", "cost.json"
@@ -131,13 +132,5 @@ def _from_start(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("alpaca_farm_core.evaluation.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("number", "fixed", "percent", "share", "interval", "duration", "money"):
-        environment.filters[name] = getattr(words, name)
-    return environment.get_template("comparison.html.jinja")
+    names = ("number", "fixed", "percent", "share", "interval", "duration", "money")
+    return page_template("comparison", {name: getattr(words, name) for name in names})

@@ -12,13 +12,14 @@ from functools import cache
 from itertools import combinations
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.evaluation.board import Board
 from alpaca_farm_core.evaluation.board_formats import figure, places, span
 from alpaca_farm_core.evaluation.report.charts import Whisker, bars, dot_whisker
+from alpaca_farm_core.evaluation.report.page import page_template
 from alpaca_farm_core.evaluation.report.scatter import scatter
 from alpaca_farm_core.evaluation.scoring import ScoredModel, breakdown, compare_models
 from alpaca_farm_core.seeding import stable_uniform
@@ -162,12 +163,4 @@ def _total(costs: Sequence[float | None]) -> float | None:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("alpaca_farm_core.evaluation.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "span": span, "places": places}
-    return environment.get_template("models.html.jinja")
+    return page_template("models", {"figure": figure, "span": span, "places": places})

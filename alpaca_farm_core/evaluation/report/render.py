@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from alpaca_farm_core.artifacts.files import canonical_json
 from alpaca_farm_core.evaluation.report import format as words
 from alpaca_farm_core.evaluation.report import pictures
 from alpaca_farm_core.evaluation.report.lineage_picture import lineage_svg
+from alpaca_farm_core.evaluation.report.page import page_template
 
 
 def render_page(facts: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
@@ -46,13 +47,5 @@ def _safe(svg: str | None) -> Markup | None:
 
 @cache
 def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("alpaca_farm_core.evaluation.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("number", "fixed", "percent", "share", "interval", "duration", "money", "moment", "setting"):
-        environment.filters[name] = getattr(words, name)
-    return environment.get_template("report.html.jinja")
+    names = ("number", "fixed", "percent", "share", "interval", "duration", "money", "moment", "setting")
+    return page_template("report", {name: getattr(words, name) for name in names})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alpaca_farm_core.methods.best_of_n.config import BestOfNConfig
-from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.methods.method import Method
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 
 
@@ -24,10 +24,4 @@ STAGE = Stage(
     summary="Sample n answers per instruction and keep the one with the highest reward.",
 )
 
-METHOD = Method(
-    name="best-of-n",
-    title="Best-of-n",
-    summary="No training: the best of n samples by the reward model.",
-    stages=(STAGE,),
-    calls=(Call("best_of_n", {"policy": "sft", "reward_model": "reward_model", "data": "data"}),),
-)
+METHOD = Method.of_stage(STAGE, "Best-of-n", "No training: the best of n samples by the reward model.")

@@ -11,8 +11,8 @@ from __future__ import annotations
 from alpaca_farm_core.data.rows import read_outputs
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.methods.expert_iteration.config import ExpertIterationConfig
-from alpaca_farm_core.methods.sft.continued import Answer, chosen_rows, load_trainee
-from alpaca_farm_core.methods.sft.finetune import demonstrations, fine_tune
+from alpaca_farm_core.methods.sft.finetune import Answer, chosen_rows, demonstrations, fine_tune
+from alpaca_farm_core.methods.supervised import load_trainee
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 
@@ -37,6 +37,6 @@ def train(context: StageContext) -> StageResult:
     answers = [Answer(row.instruction, row.input, row.output, row.finished or close) for row in kept]
     trainee = load_trainee(context)
     training = chosen_rows(context, trainee, answers)
-    heldout = demonstrations(context, trainee.loaded, config.eval_split, config.max_length)
+    heldout = demonstrations(context, trainee, config.eval_split, config.max_length)
     counts = {"round": config.rounds, "n_unfinished": n_unfinished, "n_dropped": len(outputs) - len(kept)}
     return fine_tune(context, trainee, training, heldout, counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from alpaca_farm_core.methods.feedme.config import FeedMEConfig
-from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.methods.method import Method
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 
 
@@ -24,10 +24,4 @@ STAGE = Stage(
     summary="Fine-tune the policy on the preferred answers.",
 )
 
-METHOD = Method(
-    name="feedme",
-    title="Binary FeedME",
-    summary="Fine-tuning on the preferred answer of each pair.",
-    stages=(STAGE,),
-    calls=(Call("feedme", {"policy": "sft", "preferences": "preferences", "data": "data"}),),
-)
+METHOD = Method.of_stage(STAGE, "Binary FeedME", "Fine-tuning on the preferred answer of each pair.")

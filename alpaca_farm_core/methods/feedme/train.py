@@ -12,8 +12,8 @@ from __future__ import annotations
 from alpaca_farm_core.data.preferences import usable_preferences
 from alpaca_farm_core.data.rows import read_preferences
 from alpaca_farm_core.methods.feedme.config import FeedMEConfig
-from alpaca_farm_core.methods.sft.continued import Answer, chosen_rows, load_trainee
-from alpaca_farm_core.methods.sft.finetune import demonstrations, fine_tune
+from alpaca_farm_core.methods.sft.finetune import Answer, chosen_rows, demonstrations, fine_tune
+from alpaca_farm_core.methods.supervised import load_trainee
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.types import Preference
 
@@ -31,7 +31,7 @@ def train(context: StageContext) -> StageResult:
     decided, labels = usable_preferences(rows, "drop")
     trainee = load_trainee(context)
     training = chosen_rows(context, trainee, [preferred(row) for row in decided])
-    heldout = demonstrations(context, trainee.loaded, config.eval_split, config.max_length)
+    heldout = demonstrations(context, trainee, config.eval_split, config.max_length)
     counts = {"n_ties": labels.n_ties, "n_missing": labels.n_missing}
     return fine_tune(context, trainee, training, heldout, counts)
 

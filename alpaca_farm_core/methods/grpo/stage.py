@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from alpaca_farm_core.methods.grpo.config import GRPOConfig
-from alpaca_farm_core.methods.method import Method
-from alpaca_farm_core.methods.on_policy import INPUTS, calls, external
-from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.methods.on_policy import on_policy_method, on_policy_stage
+from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 
 def _run(context: StageContext) -> StageResult:
@@ -14,22 +13,7 @@ def _run(context: StageContext) -> StageResult:
     return train(context)
 
 
-STAGE = Stage(
-    name="grpo",
-    version=1,
-    config_class=GRPOConfig,
-    inputs=INPUTS,
-    output="policy",
-    run=_run,
-    external=external,
-    trains=True,
-    summary="Improve the policy by group relative policy optimisation.",
-)
-
-METHOD = Method(
-    name="grpo",
-    title="GRPO",
-    summary="Clipped policy gradient with advantages relative to a group of answers; no critic.",
-    stages=(STAGE,),
-    calls=calls("grpo"),
+STAGE = on_policy_stage("grpo", 1, GRPOConfig, _run, "Improve the policy by group relative policy optimisation.")
+METHOD = on_policy_method(
+    STAGE, "GRPO", "Clipped policy gradient with advantages relative to a group of answers; no critic."
 )

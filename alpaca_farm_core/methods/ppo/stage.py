@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from alpaca_farm_core.methods.method import Method
-from alpaca_farm_core.methods.on_policy import INPUTS, calls, external
+from alpaca_farm_core.methods.on_policy import on_policy_method, on_policy_stage
 from alpaca_farm_core.methods.ppo.config import PPOConfig
-from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 
 def _run(context: StageContext) -> StageResult:
@@ -14,22 +13,7 @@ def _run(context: StageContext) -> StageResult:
     return train(context)
 
 
-STAGE = Stage(
-    name="ppo",
-    version=1,
-    config_class=PPOConfig,
-    inputs=INPUTS,
-    output="policy",
-    run=_run,
-    external=external,
-    trains=True,
-    summary="Improve the policy against the reward model by proximal policy optimisation.",
+STAGE = on_policy_stage(
+    "ppo", 1, PPOConfig, _run, "Improve the policy against the reward model by proximal policy optimisation."
 )
-
-METHOD = Method(
-    name="ppo",
-    title="PPO",
-    summary="Reinforcement learning against the reward model with a KL penalty.",
-    stages=(STAGE,),
-    calls=calls("ppo"),
-)
+METHOD = on_policy_method(STAGE, "PPO", "Reinforcement learning against the reward model with a KL penalty.")

@@ -60,9 +60,15 @@ class Quark(Plain):
         rows = [list(row) for row in zip(*columns, strict=True)]
         if config.clear_pool:
             self.pool.clear()
-        self.pool.add(rows if config.paper_compat else self.setup.workers.gather(rows))
+        self.pool.add(rows if config.paper_compat else self._of_all(rows))
         self.pooled += 1
         return PoolObjective(self, step, kl_coef)
+
+    def _of_all(self, rows: list[list[Any]]) -> list[list[Any]]:
+        """The rows of all processes, in the order of their prompts, however many processes there are."""
+        workers = self.setup.workers
+        placed = [[place * workers.size + workers.rank, row] for place, row in enumerate(rows)]
+        return [row for _, row in sorted(workers.gather(placed), key=lambda entry: int(entry[0]))]
 
     def tensors(self) -> Mapping[str, Any]:
         """The pool."""

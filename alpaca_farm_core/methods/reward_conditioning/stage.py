@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.methods.method import Method
 from alpaca_farm_core.methods.reward_conditioning.config import RewardConditioningConfig
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 
@@ -24,10 +24,8 @@ STAGE = Stage(
     summary="Fine-tune the policy on both answers of each pair, behind a good or a bad token.",
 )
 
-METHOD = Method(
-    name="reward-conditioning",
-    title="Binary reward conditioning",
-    summary="Both answers learnt behind a good or bad token; the good one is given at decoding.",
-    stages=(STAGE,),
-    calls=(Call("reward_conditioning", {"policy": "sft", "preferences": "preferences", "data": "data"}),),
+METHOD = Method.of_stage(
+    STAGE,
+    "Binary reward conditioning",
+    "Both answers learnt behind a good or bad token; the good one is given at decoding.",
 )

@@ -18,8 +18,8 @@ from alpaca_farm_core.data.prompts import PromptTemplate
 from alpaca_farm_core.data.rows import read_preferences
 from alpaca_farm_core.data.tokenise import TokenisedRows
 from alpaca_farm_core.methods.reward_conditioning.config import RewardConditioningConfig
-from alpaca_farm_core.methods.sft.continued import Answer, chosen_rows, load_trainee
-from alpaca_farm_core.methods.sft.finetune import Trainee, demonstrations, fine_tune
+from alpaca_farm_core.methods.sft.finetune import Answer, chosen_rows, demonstrations, fine_tune
+from alpaca_farm_core.methods.supervised import Trainee, load_trainee
 from alpaca_farm_core.models.tokens import add_special_tokens, follow_template
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.types import Preference
@@ -45,7 +45,7 @@ def train(context: StageContext) -> StageResult:
     follow_template(trainee.loaded.tokenizer, plain, good)
     # 2. both answers of each pair
     training = _both_sides(context, trainee, decided, conditioned(plain, config.bad_token))
-    heldout = demonstrations(context, trainee.loaded, config.eval_split, config.max_length)
+    heldout = demonstrations(context, trainee, config.eval_split, config.max_length)
     # 3. the loop and the artifact
     counts = {"n_ties": labels.n_ties, "n_missing": labels.n_missing}
     return fine_tune(context, trainee, training, heldout, counts)

@@ -64,18 +64,7 @@ def train(context: StageContext) -> StageResult:
         save_reward_model(reward, context.output)
         write_jsonl(context.output / "metrics.jsonl", steps)
         write_jsonl(context.output / "heldout.jsonl", heldout_json)
-    return StageResult(
-        metrics={
-            **_counts(labels, training, heldout),
-            "steps": run.total_steps,
-            "train_loss": steps[-1]["loss"],
-            **{name: value for name, value in steps[-1].items() if name.startswith("eval_")},
-        },
-        timings={
-            "train_seconds": run.seconds,
-            "tokens_per_second": run.tokens_seen / run.seconds if run.seconds else 0.0,
-        },
-    )
+    return StageResult(metrics={**_counts(labels, training, heldout), **run.figures()}, timings=run.timings())
 
 
 def _pairs(context: StageContext, reward: LoadedModel, rows: list[Preference]) -> TokenisedPairs:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from alpaca_farm_core.methods.method import Method
-from alpaca_farm_core.methods.on_policy import INPUTS, calls, external
+from alpaca_farm_core.methods.on_policy import on_policy_method, on_policy_stage
 from alpaca_farm_core.methods.rloo.config import RLOOConfig
-from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 
 def _run(context: StageContext) -> StageResult:
@@ -14,22 +13,5 @@ def _run(context: StageContext) -> StageResult:
     return train(context)
 
 
-STAGE = Stage(
-    name="rloo",
-    version=1,
-    config_class=RLOOConfig,
-    inputs=INPUTS,
-    output="policy",
-    run=_run,
-    external=external,
-    trains=True,
-    summary="Improve the policy by REINFORCE with a leave-one-out baseline.",
-)
-
-METHOD = Method(
-    name="rloo",
-    title="RLOO",
-    summary="REINFORCE with the other answers to a prompt as baseline; no critic.",
-    stages=(STAGE,),
-    calls=calls("rloo"),
-)
+STAGE = on_policy_stage("rloo", 1, RLOOConfig, _run, "Improve the policy by REINFORCE with a leave-one-out baseline.")
+METHOD = on_policy_method(STAGE, "RLOO", "REINFORCE with the other answers to a prompt as baseline; no critic.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from alpaca_farm_core.methods.sft.config import SFTConfig
-from alpaca_farm_core.methods.sft.finetune import Trainee, demonstrations, fine_tune
+from alpaca_farm_core.methods.sft.finetune import demonstrations, fine_tune
+from alpaca_farm_core.methods.supervised import Trainee
 from alpaca_farm_core.models.loading import load_base
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.launch import start_workers
@@ -22,8 +23,9 @@ def train(context: StageContext) -> StageResult:
     assert config.seed is not None
     # 1. the base model
     loaded = load_base(config.model, context.inputs["data"].path, execution, config.seed)
+    trainee = Trainee(loaded, workers, execution)
     # 2. the rows
-    training = demonstrations(context, loaded, config.split, config.model.max_length)
-    heldout = demonstrations(context, loaded, config.eval_split, config.model.max_length)
+    training = demonstrations(context, trainee, config.split, config.model.max_length)
+    heldout = demonstrations(context, trainee, config.eval_split, config.model.max_length)
     # 3. the loop and the artifact
-    return fine_tune(context, Trainee(loaded, workers, execution), training, heldout)
+    return fine_tune(context, trainee, training, heldout)

@@ -1,13 +1,13 @@
-"""The stage `slic`: policy and preferences in, policy out; and the method as data. Imports no torch."""
+"""The stage `slic`: policy, preferences and dataset in, policy out; and the method as data. Imports no torch."""
 
 from alpaca_farm_core.config.base import Field
-from alpaca_farm_core.methods.method import Call, Method
+from alpaca_farm_core.methods.method import Method
+from alpaca_farm_core.methods.sft.config import FineTuneConfig
 from alpaca_farm_core.pipeline.stage import Stage
-from alpaca_farm_core.training.config import LoopConfig
 
 
-class SLiCConfig(LoopConfig):
-    """Settings of SLiC; those of the loop come with the class."""
+class SLiCConfig(FineTuneConfig):
+    """Settings of SLiC; those of the loop, of LoRA and of the samples for people come with the class."""
 
     epochs: int = Field(1, ge=1, description="Passes over the pairs.")
     margin: float = Field(1.0, gt=0, description="Wanted difference of log-probabilities, in nats (δ).")
@@ -25,17 +25,11 @@ STAGE = Stage(
     name="slic",
     version=1,
     config_class=SLiCConfig,
-    inputs={"policy": "policy", "preferences": "preferences"},
+    inputs={"policy": "policy", "preferences": "preferences", "data": "dataset"},
     output="policy",
     run=_run,
     trains=True,
     summary="Calibrate the policy's likelihoods to the preferences.",
 )
 
-METHOD = Method(
-    name="slic",
-    title="SLiC",
-    summary="Sequence likelihood calibration with human feedback.",
-    stages=(STAGE,),
-    calls=(Call("slic", {"policy": "sft", "preferences": "preferences"}),),
-)
+METHOD = Method.of_stage(STAGE, "SLiC", "Sequence likelihood calibration with human feedback.")

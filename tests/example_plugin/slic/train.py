@@ -1,4 +1,4 @@
-"""SLiC-HF: policy and preferences in, policy folder with metrics out.
+"""SLiC-HF: policy and preferences in, policy folder with metrics and samples out.
 
 Follows Zhao et al. 2023, equation 2: max(0, δ − log π(y⁺|x) + log π(y⁻|x)) − λ log π(y|x). It differs:
 1. the tie is to the preferred answer, not to the SFT model's targets; 2. ties of the annotator are dropped.
@@ -6,16 +6,12 @@ Follows Zhao et al. 2023, equation 2: max(0, δ − log π(y⁺|x) + log π(y⁻
 
 import torch
 
-from alpaca_farm_core.artifacts.files import write_jsonl
 from alpaca_farm_core.data.pairs import tokenise_pairs
 from alpaca_farm_core.data.preferences import usable_preferences
 from alpaca_farm_core.data.rows import read_preferences
-from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.methods.dpo.pairs import side_logprobs
-from alpaca_farm_core.models.loading import load_policy, save_policy
-from alpaca_farm_core.pipeline.stage import StageResult
-from alpaca_farm_core.training.launch import start_workers
-from alpaca_farm_core.training.loop import LossSums, Supervised
+from alpaca_farm_core.methods.supervised import load_trainee, train_policy
+from alpaca_farm_core.training.loop import LossSums
 
 
 class Calibration:
@@ -50,20 +46,11 @@ class Calibration:
 def train(context):
     """Body of the stage."""
     config = context.config
-    workers, execution = start_workers(context.execution, config.precision)
-    loaded = load_policy(context.inputs["policy"].path, execution)
-    stored_dtype = loaded.model.dtype
-    loaded.model.float()
+    trainee = load_trainee(context)
     rows = read_preferences(context.inputs["preferences"].path / "preferences.jsonl")
     decided, labels = usable_preferences(rows, "drop")
-    limit = min(config.max_length, context_length(loaded.model))
-    pairs = tokenise_pairs(loaded.tokenizer, loaded.template, decided, limit, eos=True)
-    objective = Calibration(loaded.model, pairs, int(loaded.tokenizer.pad_token_id), config)
-    run = Supervised.of_stage(context, loaded.model, objective, workers, execution)
-    steps = run.run()
-    loaded.model.to(stored_dtype)
-    if workers.is_main:
-        save_policy(loaded, context.output)
-        write_jsonl(context.output / "metrics.jsonl", steps)
+    limit = min(config.max_length, trainee.context_length)
+    pairs = tokenise_pairs(trainee.loaded.tokenizer, trainee.loaded.template, decided, limit, eos=True)
+    objective = Calibration(trainee.loaded.model, pairs, trainee.pad_id, config)
     counts = {"n_pairs": len(pairs), "n_too_long": pairs.n_too_long, "n_ties": labels.n_ties}
-    return StageResult(metrics={**counts, "steps": run.total_steps, "train_loss": steps[-1]["loss"]})
+    return train_policy(context, trainee, objective, counts)
