@@ -192,7 +192,8 @@ def _said(interval: Sequence[float] | None) -> str:
 
 def _interval(name: str, points: Sequence[Point], values: Sequence[float]) -> list[float] | None:
     if len(points) > 1:
-        return _student(values)
+        bounds = _student(values)
+        return [min(max(one, 0.0), 100.0) for one in bounds] if bounds and name == "win_rate" else bounds
     if name == "win_rate" and points[0].win_rate_se is not None:
         return [values[0] - Z95 * points[0].win_rate_se, values[0] + Z95 * points[0].win_rate_se]
     return _normal(list(points[0].utilities.values())) if name == "gold" else None
