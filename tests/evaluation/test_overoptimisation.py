@@ -59,6 +59,7 @@ def test_a_turn_is_found_and_measured():
     assert found["gold_change"] == pytest.approx(-0.2, abs=0.01)
     assert found["gold_change_interval"][0] < -0.2 < found["gold_change_interval"][1] < 0
     assert found["proxy_change"] == pytest.approx(2)
+    assert (found["n_proxy_rises"], found["n_runs"]) == (3, 3)
     assert found["verdict"].endswith(": a turn.")
     alone = turn({0: run(0, [0.2, 0.4, 0.6, 0.5, 0.4])})
     assert alone["turns"]
