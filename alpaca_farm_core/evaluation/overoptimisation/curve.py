@@ -119,7 +119,8 @@ def turn(runs: Mapping[int, Sequence[Point]], unit: str = "step") -> dict[str, A
         `step` and `kl` of the highest mean gold utility; `gold_change` from the turning point to the last step with
         `gold_change_interval` (over runs where there are several, else over instructions) and
         `gold_change_interval_instructions` (these runs, other instructions); `proxy_change` over the same steps with
-        `proxy_change_interval`, and `n_proxy_rises` of `n_runs`; `turns` (the fall is surely one), `proxy_rises`, and `verdict`, a sentence.
+        `proxy_change_interval`, and `n_proxy_rises` of `n_runs`; `turns` (the fall is surely one), `proxy_rises`, and
+        `verdict`, a sentence.
     """
     if any(not point.utilities for points in runs.values() for point in points):
         return None
