@@ -126,7 +126,7 @@ def _run(
         os.environ.setdefault(variable, value)
     console = Console(stderr=as_json)
     console.print(
-        f"[bold]{flow}[/] [bold]{run_name or preset}[/] with preset {preset}, store {opened.location}", highlight=False
+        f"[bold]{flow}[/], run [bold]{run_name or preset}[/], preset {preset}, store {opened.location}", highlight=False
     )
     made = _run_flow(flow, console, preset, annotator, run_name, overrides, retry_missing, options)
     artifacts = {name: opened.get(reference.reference) for name, reference in made.items()}
@@ -158,7 +158,10 @@ def _run_flow(
 
     with console.status("Starting Prefect …"):
         from flows.rlhf import FLOWS
+        from flows.services.temporary import start_server
         from tasks.display import current_display
+
+        start_server()
     with TerminalDisplay(console) as display:
         token = current_display.set(display)
         try:
