@@ -23,6 +23,7 @@ from alpaca_farm_core.errors import FarmError
 from alpaca_farm_core.pipeline.run import run_stage
 from alpaca_farm_core.pipeline.stage import Stage
 from tasks.branches import turn
+from tasks.events import describe, tell
 from tasks.limits import training_slot
 from tasks.progress import PrefectProgress
 from tasks.references import ArtifactReference
@@ -90,6 +91,7 @@ def stage_task(stage: Stage) -> Task[..., State]:
                 around=_around,
             )
         except FarmError as error:
+            tell(stage, "failed", {"error": type(error).__name__, "message": error.headline})
             if error.transient:
                 raise  # Prefect retries what is raised, not what is returned
             return Failed(message=str(error), data=error)
@@ -97,6 +99,7 @@ def stage_task(stage: Stage) -> Task[..., State]:
             progress.finish()
         show_artifact(outcome.artifact, place.name)
         reference = ArtifactReference.of(outcome.artifact)
+        tell(stage, "cached" if outcome.cached else "completed", describe(outcome.artifact))
         if outcome.cached:
             return Completed(name="Cached", data=reference, message=f"Found {reference.reference} in the store.")
         return Completed(data=reference, message=f"Published {reference.reference}.")

@@ -1,12 +1,13 @@
 """Removal of what nothing needs: unaliased old versions and abandoned workspaces.
 
 Kept: every version an alias points at, the latest version of each name, and all their ancestors.
-Nothing that a running process holds is touched.
+Nothing that a running process holds is touched. Age and size bound what goes, never what is kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alpaca_farm_core.artifacts.lineage import Lineage, lineage
@@ -16,21 +17,44 @@ from alpaca_farm_core.artifacts.store import Store
 
 @dataclass(frozen=True)
 class Removal:
-    """One folder that may go: what it is, where, and its size in bytes."""
+    """One folder that may go: what it is, where, its size in bytes, and when it was last written (seconds, epoch)."""
 
     what: str
     path: Path
     size_bytes: int
     fingerprint: str
+    written: float
 
 
-def plan_removal(store: Store) -> list[Removal]:
-    """List what may go, removing nothing."""
+def plan_removal(store: Store, older_than_days: float = 0.0, max_gb: float | None = None) -> list[Removal]:
+    """List what may go, oldest first, removing nothing.
+
+    Args:
+        store: The store.
+        older_than_days: Only what was last written so many days ago.
+        max_gb: Only as much as brings the artifacts and workspaces of the store below this size; None = all.
+    """
     kept = _kept_paths(store)
-    old = [_removal(a.reference, a.path, a.fingerprint) for a in store.artifacts() if a.path not in kept]
+    artifacts = list(store.artifacts())
+    old = [_artifact_removal(artifact) for artifact in artifacts if artifact.path not in kept]
     workspaces = sorted((store.root / "workspaces").glob("*"))
-    idle = [_removal(f"workspace {p.name[:12]}", p, p.name) for p in workspaces if not store.is_busy(p.name)]
-    return old + idle
+    idle = [_workspace_removal(path) for path in workspaces if not store.is_busy(path.name)]
+    before = datetime.now(UTC).timestamp() - older_than_days * 86400
+    ripe = sorted((r for r in old + idle if r.written <= before), key=lambda removal: removal.written)
+    if max_gb is None:
+        return ripe
+    size = sum(_artifact_size(artifact) for artifact in artifacts) + sum(_folder_size(path) for path in workspaces)
+    return _as_many_as(ripe, size - max_gb * 1e9)
+
+
+def _as_many_as(removals: list[Removal], surplus_bytes: float) -> list[Removal]:
+    chosen: list[Removal] = []
+    for removal in removals:
+        if surplus_bytes <= 0:
+            break
+        chosen.append(removal)
+        surplus_bytes -= removal.size_bytes
+    return chosen
 
 
 def remove(store: Store, removals: list[Removal]) -> int:
@@ -65,5 +89,19 @@ def _paths(node: Lineage) -> set[Path]:
     return own.union(*(_paths(source) for source in node.inputs.values()))
 
 
-def _removal(what: str, path: Path, fingerprint: str) -> Removal:
-    return Removal(what, path, sum(f.stat().st_size for f in path.rglob("*") if f.is_file()), fingerprint)
+def _artifact_removal(artifact: Artifact) -> Removal:
+    made = artifact.manifest.volatile["finished_at"]
+    return Removal(artifact.reference, artifact.path, _artifact_size(artifact), artifact.fingerprint, made)
+
+
+def _artifact_size(artifact: Artifact) -> int:
+    return sum(entry.size for entry in artifact.manifest.files)
+
+
+def _workspace_removal(path: Path) -> Removal:
+    written = max((inside.stat().st_mtime for inside in path.rglob("*")), default=path.stat().st_mtime)
+    return Removal(f"workspace {path.name[:12]}", path, _folder_size(path), path.name, written)
+
+
+def _folder_size(path: Path) -> int:
+    return sum(inside.stat().st_size for inside in path.rglob("*") if inside.is_file())

@@ -314,6 +314,20 @@ def _version_order(manifest: Path) -> tuple[str, str, int]:
     return manifest.parts[-4], manifest.parts[-3], int(version) if version.isdigit() else 0
 
 
+def check_room(root: Path, min_free_gb: float) -> None:
+    """Refuse to start what would soon end on a full disk.
+
+    Raises:
+        StoreError: less than `min_free_gb` are free.
+    """
+    free = shutil.disk_usage(root).free / 1e9
+    if free < min_free_gb:
+        raise StoreError(
+            f"The disk of the store {root} has {free:.2f} GB free, and execution.min_free_gb asks for {min_free_gb:g}.",
+            "Free some space (`alpaca-farm artifacts gc` helps), choose another --store, or lower the setting.",
+        )
+
+
 @contextmanager
 def readable_storage_errors(root: Path) -> Iterator[None]:
     """Say of a full or read-only disk what a user can do about it."""

@@ -90,6 +90,9 @@ class ExecutionConfig(Config):
     deadline_hours: float = Field(
         0.0, ge=0, description="A training stage stops with a checkpoint after so long; 0 = no deadline."
     )
+    min_free_gb: float = Field(
+        1.0, ge=0, description="A stage starts only if the disk of the store has so much room; 0 = start anyway."
+    )
 
     @model_validator(mode="after")
     def several_machines_need_a_rendezvous(self) -> Self:

@@ -22,7 +22,7 @@ from typing import Any
 
 from alpaca_farm_core.artifacts.files import remove_unfinished, sha256_file, write_json
 from alpaca_farm_core.artifacts.manifest import Artifact, FileEntry, Manifest, Recipe
-from alpaca_farm_core.artifacts.store import Store, is_url, readable_storage_errors
+from alpaca_farm_core.artifacts.store import Store, check_room, is_url, readable_storage_errors
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
@@ -90,7 +90,7 @@ def run_stage(
         around: Makes a context that is entered only if the stage runs; where a flow takes its slots.
 
     Raises:
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read or written, or its disk has too little room.
         FarmError: whatever the stage's body raises for its user; the workspace is kept.
     """
     progress = progress or SilentProgress()
@@ -113,6 +113,7 @@ def run_stage(
             if held:
                 with around(stage), _answers_of_all(stage, store), readable_storage_errors(store.root):
                     settings = execution or ExecutionConfig()
+                    check_room(store.root, settings.min_free_gb)
                     artifact = _build(stage, config, inputs, recipe, store, name, settings, progress)
                 return StageRun(artifact, cached=False)
 

@@ -150,13 +150,17 @@ def verify(references: tuple[str, ...], check_lineage: bool, store: str | None) 
 
 @artifacts.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--older-than", type=click.FloatRange(min=0), default=0.0, metavar="DAYS", help="Leave what is younger.")
+@click.option(
+    "--max-size", type=click.FloatRange(min=0), metavar="GB", help="Remove the oldest, until the store is below this."
+)
 @store_option
-def gc(dry_run: bool, store: str | None) -> None:
+def gc(dry_run: bool, older_than: float, max_size: float | None, store: str | None) -> None:
     """Remove old versions and abandoned workspaces that no alias, latest version or ancestor needs."""
     from alpaca_farm_core.artifacts.gc import plan_removal, remove
 
     opened = _open(store)
-    removals = plan_removal(opened)
+    removals = plan_removal(opened, older_than, max_size)
     for removal in removals:
         click.echo(f"{removal.what}  {_size(removal.size_bytes)}")
     if dry_run:

@@ -39,6 +39,7 @@ def doctor(store: str | None, as_json: bool) -> int:
         _methods,
         _models,
         _judges,
+        _server,
     ]
     checks = [check for probe in probes for check in probe()] + _store(store)
     if as_json:
@@ -125,6 +126,12 @@ def _judges() -> list[Check]:
         return [Check("judge API", "ok", f"OPENAI_API_KEY is set; endpoint: {endpoint}")]
     advice = "export OPENAI_API_KEY=…, or set execution.base_url to a local server. The oracle needs neither."
     return [Check("judge API", "optional", f"OPENAI_API_KEY is not set; endpoint: {endpoint}", advice)]
+
+
+def _server() -> list[Check]:
+    from flows.services.health import server_findings
+
+    return [Check("Prefect", state, finding, advice) for state, finding, advice in server_findings()]
 
 
 def _store(location: str | None) -> list[Check]:

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import pytest
 
@@ -106,6 +107,32 @@ def test_gc_keeps_aliases_latest_and_ancestors(store):
         "outputs/scaled@v3",
     ]
     assert make(store, seed=2).version == 4  # gone means a miss, and version numbers are not reused
+
+
+def aged(artifact, days):
+    """Rewrite when an artifact was made."""
+    manifest = json.loads((artifact.path / "manifest.json").read_text())
+    manifest["volatile"]["finished_at"] = time.time() - days * 86400
+    (artifact.path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_gc_by_age_and_size_takes_the_oldest_and_never_what_is_kept(store):
+    scaled = [make(store, seed=seed) for seed in (1, 2, 3)]
+    for version, days in ((1, 50), (2, 20), (3, 70)):
+        aged(store.get(f"dataset/numbers@v{version}"), days)
+        aged(scaled[version - 1], days - 1)
+    oldest_first = ["dataset/numbers@v1", "outputs/scaled@v1", "dataset/numbers@v2", "outputs/scaled@v2"]
+    assert [r.what for r in plan_removal(store)] == oldest_first
+    assert [r.what for r in plan_removal(store, older_than_days=30)] == oldest_first[:2]
+    assert [r.what for r in plan_removal(store, older_than_days=60)] == []
+
+    size = sum(entry.size for artifact in store.artifacts() for entry in artifact.manifest.files)
+    first = sum(entry.size for entry in store.get("dataset/numbers@v1").manifest.files)
+    assert plan_removal(store, max_gb=size / 1e9) == []
+    assert [r.what for r in plan_removal(store, max_gb=(size - 1) / 1e9)] == oldest_first[:1]
+    assert [r.what for r in plan_removal(store, max_gb=(size - first - 1) / 1e9)] == oldest_first[:2]
+    assert [r.what for r in plan_removal(store, max_gb=0)] == oldest_first
+    assert [r.what for r in plan_removal(store, older_than_days=30, max_gb=0)] == oldest_first[:2]
 
 
 def test_gc_leaves_a_busy_workspace(store):

@@ -187,6 +187,23 @@ def test_lock_of_a_killed_process_is_free(tmp_path):
     assert run_numbers(Store(tmp_path / "store")).cached is False
 
 
+def test_a_stage_that_has_too_little_room_does_not_start(store):
+    from alpaca_farm_core.config.execution import ExecutionConfig
+
+    toy.runs.clear()
+    with pytest.raises(StoreError, match=r"has [\d.]+ GB free, and execution.min_free_gb asks for 1e\+09"):
+        run_stage(
+            toy.NUMBERS,
+            toy.NumbersConfig(),
+            {},
+            store=store,
+            name="x",
+            execution=ExecutionConfig(min_free_gb=1e9),
+        )
+    assert toy.runs == []
+    assert not list((store.root / "workspaces").glob("*"))
+
+
 def test_a_full_disk_is_said_and_nothing_is_published(store):
     import errno
 

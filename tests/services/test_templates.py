@@ -88,7 +88,7 @@ def test_the_worker_itself_accepts_the_template(module, configuration, names):
 
 def test_every_deployment_names_a_flow_and_a_known_pool():
     parts = {"rlhf", "compare", "sft", "simulate-preferences", "reward-model", "evaluate", "reevaluate"}
-    known = parts | {method.name for method in BUILT_IN} | {"nightly-evaluation"}
+    known = parts | {method.name for method in BUILT_IN} | {"nightly-evaluation", "collect-garbage"}
     assert {deployment["name"] for deployment in DEFINITION["deployments"]} == known
     for deployment in DEFINITION["deployments"]:
         file, _, attribute = deployment["entrypoint"].partition(":")
@@ -100,9 +100,12 @@ def test_every_deployment_names_a_flow_and_a_known_pool():
         assert all(field.get("description") for field in known.values()), deployment["name"]
 
 
-def test_the_night_has_a_time_zone_and_is_off_until_somebody_wants_it():
-    (nightly,) = [deployment for deployment in DEFINITION["deployments"] if "schedules" in deployment]
-    assert nightly["schedules"] == [{"cron": "0 3 * * *", "timezone": "Europe/Berlin", "active": False}]
+def test_schedules_have_a_time_zone_and_are_off_until_somebody_wants_them():
+    schedules = {d["name"]: d["schedules"] for d in DEFINITION["deployments"] if "schedules" in d}
+    assert schedules == {
+        "nightly-evaluation": [{"cron": "0 3 * * *", "timezone": "Europe/Berlin", "active": False}],
+        "collect-garbage": [{"cron": "0 4 * * 0", "timezone": "Europe/Berlin", "active": False}],
+    }
 
 
 def test_dockerfile_passes_the_linter():
