@@ -191,7 +191,7 @@ def test_the_price_is_told_before_the_run(tmp_path, purse):
         annotator = llm(tmp_path, api_judge(judge.base_url), purse=purse)
         annotator.annotate(pairs[:1], notes)
         dollars = tokens * 20e-6 + 16 * 100e-6
-        text = f"1 calls to gpt-4.1 will cost about ${dollars:.4g}, by the length of the prompts; "
+        text = f"1 calls to gpt-4.1 will cost about ${dollars:.2g}, by the length of the prompts; "
         assert notes.said == [text + "$1.00 of the budget of $1.00 are left"]
         annotator.annotate(pairs[:21], notes)
         text = "20 calls to gpt-4.1 will cost about $0.048, by the mean of such calls so far; "
