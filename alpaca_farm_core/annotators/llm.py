@@ -189,7 +189,6 @@ class LLMAnnotator:
 
     def _round(self, questions: Sequence[Question], progress: Progress | None) -> dict[Shown, Reading]:
         requests = [self._request(question) for question in questions]
-        assert self._judge is not None, "planned only"
         outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         readings: dict[Shown, Reading] = {}
         for question, request, outcome in zip(questions, requests, outcomes, strict=True):
