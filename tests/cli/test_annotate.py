@@ -123,3 +123,22 @@ def test_a_dry_run_counts_calls_and_dollars_and_asks_nobody(alpaca_farm, files, 
         alpaca_farm(*command)
     found = alpaca_farm(*command, "--dry-run", "--json").json
     assert (found["n_pairs"], found["n_calls"], found["n_kept"]) == (8, 0, 8)
+
+
+def test_a_budget_stops_with_its_own_exit_code_and_a_higher_one_goes_on(alpaca_farm, files, monkeypatch):
+    command = ["annotate", "pairs", files / "pairs.json", "--annotator", "greedy"]
+    with JudgeServer() as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
+        stopped = alpaca_farm(*command, "-o", files / "a.json", "--budget-usd", "0.003")
+        n = len(judge.bodies)
+        assert (stopped.code, 0 < n < 8) == (3, True)
+        assert "The budget of $0.003 is reached" in stopped.err
+        assert "--budget-usd" in stopped.err
+        assert not (files / "a.json").exists()
+        again = alpaca_farm(*command, "-o", files / "a.json", "--budget-usd", "0.003")
+        assert (again.code, len(judge.bodies)) == (3, n)  # the same account
+        assert alpaca_farm(*command, "-o", files / "a.json", "--budget-usd", "1").code == 0
+        bodies = [json.dumps(body, sort_keys=True) for body in judge.bodies]
+        assert len(set(bodies)) == len(bodies) == 8
+    (account,) = alpaca_farm("cache", "stats", "--json").json["accounts"]
+    assert account == f"annotate {files / 'a.json'}"
