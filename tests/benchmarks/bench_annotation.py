@@ -199,7 +199,8 @@ def main() -> None:
     options = parser.parse_args()
     results = measure(options.alpaca_eval, options.repeats)
     machine = {
-        "command": "python -m tests.benchmarks.bench_annotation " + " ".join(sys.argv[1:]),
+        "command": f"python -m tests.benchmarks.bench_annotation --repeats {options.repeats}"
+        + (" --alpaca-eval PYTHON" if options.alpaca_eval else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0],
