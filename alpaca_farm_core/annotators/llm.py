@@ -181,13 +181,14 @@ class LLMAnnotator:
             if readings[single.shown[0]].worth_asking_alone
         ]
         if again:
+            if progress is not None:
+                progress.say(f"{len(again)} pairs of prompts that held several are asked about alone")
             for shown, later in self._round(again, progress).items():
                 readings[shown] = later.after(readings[shown])
         return readings
 
     def _round(self, questions: Sequence[Question], progress: Progress | None) -> dict[Shown, Reading]:
         requests = [self._request(question) for question in questions]
-        assert self._judge is not None, "planned only"
         outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         readings: dict[Shown, Reading] = {}
         for question, request, outcome in zip(questions, requests, outcomes, strict=True):
