@@ -61,7 +61,7 @@ class LLMAnnotator:
 
     Args:
         annotators: Prompts, models, sampling and parsers.
-        judge: Who answers; None = nobody, what would be asked can only be planned.
+        judge: Who answers.
         cache: Where answers are kept.
         options: How to ask.
         purse: Whose money is spent; None = calls are free.
@@ -70,7 +70,7 @@ class LLMAnnotator:
     def __init__(
         self,
         annotators: AnnotatorSet,
-        judge: Judge | None,
+        judge: Judge,
         cache: CallCache,
         options: AskingOptions | None = None,
         purse: Purse | None = None,

@@ -90,6 +90,7 @@ def test_the_worker_itself_accepts_the_template(module, configuration, names):
 
 def test_every_deployment_names_a_flow_and_a_known_pool():
     parts = {"rlhf", "compare", "sft", "simulate-preferences", "reward-model", "evaluate", "reevaluate"}
+    parts |= {"overoptimisation"}
     known = parts | {method.name for method in BUILT_IN} | {"nightly-evaluation", "collect-garbage"}
     assert {deployment["name"] for deployment in DEFINITION["deployments"]} == known
     for deployment in DEFINITION["deployments"]:
