@@ -13,8 +13,9 @@ from typing import Any
 
 from alpaca_farm_core.config.base import did_you_mean
 from alpaca_farm_core.config.study import differences_from_defaults
-from alpaca_farm_core.errors import UsageError
+from alpaca_farm_core.errors import DataError, UsageError
 from alpaca_farm_core.evaluation.report.config import ReportConfig
+from alpaca_farm_core.evaluation.sides import trained_on
 from alpaca_farm_core.generation.stage import STAGE_API
 from alpaca_farm_core.methods.method import Call, Method
 from alpaca_farm_core.methods.registry import method_named, methods
@@ -94,8 +95,14 @@ def answers_of(run: Runner, method: Method, made: Handles) -> Any:
     return run("decode", label=method.name, policy=made[method.name], data=made["data"])
 
 
-def evaluate(run: Runner, method: str = "ppo") -> Handles:
-    """… → answers of the method and of the SFT model → judged against the SFT model's → leaderboard."""
+def evaluate(run: Runner, method: str = "ppo", model: str = "", reference: str = "") -> Handles:
+    """… → answers of the method and of the SFT model → judged against the SFT model's → leaderboard.
+
+    With `model` and `reference`, two policies or outputs in the store, nothing is trained: the one's answers are judged
+    against the other's.
+    """
+    if model or reference:
+        return evaluate_named(run, model, reference)
     chosen = method_named(method)
     made = learn(run, chosen)
     answers = {
@@ -105,6 +112,29 @@ def evaluate(run: Runner, method: str = "ppo") -> Handles:
     judged = run("evaluate", label=method, outputs=answers[method], reference=answers["sft"])
     board = run("leaderboard", **{f"evaluation_{method}": judged})
     return {**made, "answers": answers, "evaluation": judged, "leaderboard": board}
+
+
+def evaluate_named(run: Runner, model: str, reference: str) -> Handles:
+    """Artifacts of the store → their answers → judged → leaderboard.
+
+    Raises:
+        UsageError: only one of them is named.
+        DataError: one is neither a policy nor outputs.
+        ArtifactNotFoundError: one is not there, or a policy's dataset is not.
+    """
+    if not (model and reference):
+        raise UsageError("An evaluation has two sides.", "Name both a model and a reference: policies or outputs.")
+    sides = [run.store.get(name) for name in (model, reference)]
+    policies = [side for side in sides if side.kind == "policy"]
+    data = run.held(trained_on(policies[0], run.store)) if policies else None
+    answers = []
+    for side in sides:
+        if side.kind not in ("policy", "outputs"):
+            raise DataError(f"{side.reference} is of kind {side.kind}.", "Name an outputs artifact or a policy.")
+        held = run.held(side)
+        answers.append(run("decode", label=side.name, policy=held, data=data) if side.kind == "policy" else held)
+    judged = run("evaluate", label=sides[0].name, outputs=answers[0], reference=answers[1])
+    return {"evaluation": judged, "leaderboard": run("leaderboard", **{f"evaluation_{sides[0].name}": judged})}
 
 
 def rlhf(run: Runner, method: str = "ppo") -> Handles:

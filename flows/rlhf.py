@@ -83,6 +83,36 @@ def compare(
     return launch("compare", preset, annotator, run_name, overrides, retry_missing, budget_usd, **options)
 
 
+@flow(name="evaluate", persist_result=False)
+def evaluate(
+    preset: PresetName = "meadow",
+    method: MethodName = "ppo",
+    model: str | None = None,
+    reference: str | None = None,
+    annotator: str | None = None,
+    run_name: str | None = None,
+    overrides: dict[str, Any] = NO_OVERRIDES,
+    budget_usd: float | None = None,
+    retry_missing: bool = False,
+) -> State:
+    """… → answers judged against the SFT model's → leaderboard; or any two artifacts of the store.
+
+    Args:
+        preset: Settings to start from. `meadow` runs anywhere in minutes.
+        method: How the policy learns, where no model is named.
+        model: Policy or outputs in the store to evaluate, for example policy/meadow-ppo@v1. Trains nothing.
+        reference: What that is compared with: a policy or outputs in the store.
+        annotator: Judge. Empty keeps the preset's.
+        run_name: Prefix of the artifacts' names. Empty takes the preset's name.
+        overrides: Settings by dotted key, for example {"decode.temperature": 0.7}.
+        budget_usd: Most that this run may spend on API calls; it stops cleanly there. Empty keeps the preset's.
+        retry_missing: Ask again for annotations that an earlier run could not get.
+    """
+    named = {name: value for name, value in (("model", model), ("reference", reference)) if value}
+    options = named or {"method": method}
+    return launch("evaluate", preset, annotator, run_name, overrides, retry_missing, budget_usd, **options)
+
+
 def _part(name: str, summary: str) -> Flow[..., State]:
     def part(
         preset: PresetName = "meadow",
@@ -101,7 +131,6 @@ def _part(name: str, summary: str) -> Flow[..., State]:
 sft = _part("sft", "Instructions → supervised fine-tuning.")
 simulate_preferences = _part("simulate-preferences", "… → pairs sampled from the SFT model → simulated preferences.")
 reward_model = _part("reward-model", "… → reward model.")
-evaluate = _part("evaluate", "… → answers judged against the SFT model's → leaderboard.")
 overoptimisation = _part("overoptimisation", "… → PPO → every kept step judged → proxy, judge and gold against KL.")
 
 FLOWS: dict[str, Flow[..., State]] = {

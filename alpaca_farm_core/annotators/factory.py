@@ -16,7 +16,7 @@ from alpaca_farm_core.plugins import ANNOTATORS, plugin_hash, plugins
 
 if TYPE_CHECKING:
     from alpaca_farm_core.annotators.base import Annotator
-    from alpaca_farm_core.annotators.broker import Judge
+    from alpaca_farm_core.annotators.broker import Jobs, Judge
     from alpaca_farm_core.annotators.cache import CallCache
     from alpaca_farm_core.annotators.llm import LLMAnnotator
 
@@ -60,11 +60,18 @@ def planning_annotator(config: AnnotatorConfig, calls: Path, execution: Executio
     from alpaca_farm_core.annotators.cache import CallCache
 
     found = load_set(config.name, config.models)
-    return _llm_annotator(config, found, CallCache(calls), None, Purse.of(execution), 0)
+    return _llm_annotator(config, found, CallCache(calls), _Nobody(), Purse.of(execution), 0)
+
+
+class _Nobody:
+    """A judge for plans."""
+
+    def work(self, jobs: Jobs) -> None:
+        raise AssertionError("a plan asks nobody")
 
 
 def _llm_annotator(
-    config: AnnotatorConfig, found: AnnotatorSet, cache: CallCache, judge: Judge | None, purse: Purse | None, draw: int
+    config: AnnotatorConfig, found: AnnotatorSet, cache: CallCache, judge: Judge, purse: Purse | None, draw: int
 ) -> LLMAnnotator:
     from alpaca_farm_core.annotators.llm import AskingOptions, LLMAnnotator
 

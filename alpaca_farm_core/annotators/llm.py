@@ -61,7 +61,7 @@ class LLMAnnotator:
 
     Args:
         annotators: Prompts, models, sampling and parsers.
-        judge: Who answers; None = nobody, what would be asked can only be planned.
+        judge: Who answers.
         cache: Where answers are kept.
         options: How to ask.
         purse: Whose money is spent; None = calls are free.
@@ -70,7 +70,7 @@ class LLMAnnotator:
     def __init__(
         self,
         annotators: AnnotatorSet,
-        judge: Judge | None,
+        judge: Judge,
         cache: CallCache,
         options: AskingOptions | None = None,
         purse: Purse | None = None,
@@ -181,13 +181,14 @@ class LLMAnnotator:
             if readings[single.shown[0]].worth_asking_alone
         ]
         if again:
+            if progress is not None:
+                progress.say(f"{len(again)} pairs of prompts that held several are asked about alone")
             for shown, later in self._round(again, progress).items():
                 readings[shown] = later.after(readings[shown])
         return readings
 
     def _round(self, questions: Sequence[Question], progress: Progress | None) -> dict[Shown, Reading]:
         requests = [self._request(question) for question in questions]
-        assert self._judge is not None, "planned only"
         outcomes = ask(requests, self._judge, self._cache, self.stats, progress, self._payer)
         readings: dict[Shown, Reading] = {}
         for question, request, outcome in zip(questions, requests, outcomes, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from alpaca_farm_core.artifacts.files import canonical_json, read_json, sha256_text
 from alpaca_farm_core.errors import ArtifactDamagedError, StoreError
@@ -29,6 +29,7 @@ Kind = Literal[
     "history",
     "report",
 ]
+KINDS: tuple[str, ...] = get_args(Kind)
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 

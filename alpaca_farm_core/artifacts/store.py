@@ -20,7 +20,7 @@ from typing import Any
 
 from alpaca_farm_core.artifacts.files import fsync_folder, fsync_tree, read_json, write_json, write_text_atomic
 from alpaca_farm_core.artifacts.locks import exclusive, is_held
-from alpaca_farm_core.artifacts.manifest import MANIFEST, Artifact, Kind, Manifest
+from alpaca_farm_core.artifacts.manifest import KINDS, MANIFEST, Artifact, Kind, Manifest
 from alpaca_farm_core.errors import (
     ArtifactDamagedError,
     ArtifactNotFoundError,
@@ -146,7 +146,8 @@ class Store:
             return self._by_prefix(reference)
         place, _, selector = reference.partition("@")
         kind, name = place.split("/", 1) if "/" in place else ("*", place)
-        folders = [f for f in self.root.glob(f"artifacts/{kind}/{name}") if f.is_dir()] if _is_name(name) else []
+        usable = _is_name(name) and (kind == "*" or kind in KINDS)
+        folders = [f for f in self.root.glob(f"artifacts/{kind}/{name}") if f.is_dir()] if usable else []
         if not folders:
             raise ArtifactNotFoundError(f"There is no artifact '{reference}'.", "See `alpaca-farm artifacts list`.")
         if len(folders) > 1:

@@ -64,6 +64,8 @@ def demo(store: str | None, assignments: tuple[str, ...], run_name: str | None, 
     "--dry-run", is_flag=True, help="Print the plan: hits, misses with reasons, calls, last times. Runs nothing."
 )
 @click.option("--method", metavar="NAME", help="Method of the flows rlhf and evaluate. Default: ppo.")
+@click.option("--model", metavar="ARTIFACT", help="Policy or outputs that the flow evaluate takes, training nothing.")
+@click.option("--reference", metavar="ARTIFACT", help="What --model is compared with.")
 @click.option("--methods", metavar="NAME,…", help="Methods of the flow compare. Default: all.")
 @click.option("--seeds", metavar="N,…", help="Seeds of the flow compare, each a whole chain. Default: 0,1.")
 @click.option("--api-models", metavar="NAME,…", help="API models that stand beside the methods of the flow compare.")
@@ -79,6 +81,8 @@ def run(
     run_name: str | None,
     dry_run: bool,
     method: str | None,
+    model: str | None,
+    reference: str | None,
     methods: str | None,
     seeds: str | None,
     api_models: str | None,
@@ -92,7 +96,13 @@ def run(
     """
     overrides = read_overrides(config_file, assignments)
     options = composition_options(
-        flow, method=method, methods=read_words(methods), seeds=read_seeds(seeds), api_models=read_words(api_models)
+        flow,
+        method=method,
+        model=model,
+        reference=reference,
+        methods=read_words(methods),
+        seeds=read_seeds(seeds),
+        api_models=read_words(api_models),
     )
     if dry_run:
         from flows.cli.plan import print_plan

@@ -93,6 +93,21 @@ def test_a_policy_is_decoded_and_compared_with_another(alpaca_farm, tiny_store):
     assert outputs_side.json["reference"] == done.json["reference"]
 
 
+def test_the_flow_takes_artifacts_too(alpaca_farm, tiny_store):
+    words = ("run", "evaluate", "--reference", "outputs/tiny-sft@v1", *_TINY, "--run-name", "named", "--dry-run")
+    plan = alpaca_farm(*words, "--model", "policy/tiny-ppo@v1", "--json").json
+    assert {row["stage"]: row["plan"] for row in plan if row["stage"] != "leaderboard"} == {
+        "decode tiny-ppo": "cached",
+        "evaluate tiny-ppo": "cached",
+    }
+    alone = alpaca_farm(*words)
+    assert (alone.code, "has two sides" in alone.err) == (2, True)
+    wrong = alpaca_farm(*words, "--model", "dataset/tiny-dataset@v1")
+    assert (wrong.code, "is of kind dataset" in wrong.err) == (2, True)
+    outside = alpaca_farm(*words, "--model", "../artifacts")
+    assert (outside.code, "There is no artifact '../artifacts'" in outside.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -37,14 +37,18 @@ def run(seed, golds, noise=0.05):
 
 
 def test_means_and_students_intervals_over_runs():
-    runs = {seed: [Point(5, kl, proxy, 60.0, 2.0)] for seed, kl, proxy in ((0, 1.0, 1.0), (1, 2.0, 2.0), (2, 3.0, 6.0))}
-    (row,) = curve(runs)
+    runs = {
+        seed: [Point(0, 0.0, 10.0 * seed, 50.0, 0.0), Point(5, kl, 10.0 * seed + gain, 60.0, 2.0)]
+        for seed, kl, gain in ((0, 1.0, 1.0), (1, 2.0, 2.0), (2, 3.0, 6.0))
+    }
+    start, row = curve(runs)
+    assert (start["proxy"], start["proxy_interval"]) == (0.0, [0.0, 0.0])
     assert (row["step"], row["kl"], row["proxy"], row["win_rate"]) == (5, 2.0, 3.0, 60.0)
     # sd of 1, 2, 6 is √7; t(0.975, 2) = 4.302653
     half = 4.302653 * math.sqrt(7 / 3)
     assert row["proxy_interval"] == pytest.approx([3 - half, 3 + half], rel=1e-5)
     assert (row["gold"], row["gold_interval"]) == (None, None)
-    (alone,) = curve({0: runs[0]})
+    alone = curve({0: runs[0]})[1]
     assert alone["proxy_interval"] is None
     assert alone["win_rate_interval"] == pytest.approx([60 - 1.959964 * 2, 60 + 1.959964 * 2], rel=1e-6)
 

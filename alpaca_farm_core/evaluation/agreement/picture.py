@@ -7,6 +7,8 @@ from typing import Any
 
 from alpaca_farm_core.evaluation.report.charts import Whisker, dot_whisker
 
+PEOPLE = 5
+"""Number of the colour of people's own figures."""
 LABELS: dict[str, str] = {
     "accuracy": "agrees with the majority",
     "accuracy_without_ties": "… where neither ties",
@@ -28,16 +30,21 @@ LABELS: dict[str, str] = {
 
 
 def agreement_svg(judges: Mapping[str, Mapping[str, Any]]) -> str:
-    """Draw the figures of one or several judges (name → `measure_agreement`) as an SVG document."""
-    rows = []
+    """Draw the figures of one or several judges (name → `measure_agreement`) as an SVG document.
+
+    Several judges stand one under the other, named at the right.
+    """
+    rows: list[Whisker] = []
     ceilings = [report["ceiling"]["value"] for report in judges.values() if report["ceiling"]["value"] is not None]
     for key, text in LABELS.items():
-        for index, (name, report) in enumerate(judges.items()):
+        of_people = key.startswith(("reference", "ceiling"))
+        for index, (name, report) in enumerate(list(judges.items())[: 1 if of_people else None]):
             value = report[key]["value"]
-            if value is None or (index and key.startswith(("reference", "ceiling"))):
+            if value is None:
                 continue
             low, high = report[key]["interval"] or (value, value)
-            of = f" ({name})" if len(judges) > 1 and not key.startswith(("reference", "ceiling")) else ""
-            rows.append(Whisker(f"{text}{of}", 100 * value, 100 * low, 100 * high, f"n {report[key]['n']}", index))
+            who = f"{name}, " if len(judges) > 1 and not of_people else ""
+            note = f"{who}n {report[key]['n']}"
+            rows.append(Whisker(text, 100 * value, 100 * low, 100 * high, note, PEOPLE if of_people else index))
     reference = (100 * ceilings[0], "people") if ceilings else (50.0, "chance")
-    return dot_whisker(rows, "%", reference=reference, width=760, standalone=True)
+    return dot_whisker(rows, "%", reference=reference, width=820, longest=36, standalone=True)

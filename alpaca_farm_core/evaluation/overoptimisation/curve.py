@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from alpaca_farm_core.artifacts.files import read_json
@@ -21,7 +22,6 @@ from alpaca_farm_core.evaluation.intervals import Z95, mean_and_standard_error
 from alpaca_farm_core.evaluation.report.curves import read_metrics
 from alpaca_farm_core.seeding import stable_uniform
 
-FIGURES = ("proxy", "win_rate", "gold")
 SAMPLE_CURVE = "curve.json"
 """File of the stage `judge_samples`: a row per n."""
 
@@ -90,17 +90,24 @@ def read_best_of_n(judged: Artifact) -> list[Point]:
 def curve(runs: Mapping[int, Sequence[Point]]) -> list[dict[str, Any]]:
     """Means over runs (seed → points, all of the same steps) with 95 % intervals.
 
-    With two or more runs the interval is Student's over runs. One run alone has an interval of its win rate
-    (over instructions) and none of its proxy.
+    The proxy is counted from each run's first point: where a reward model's zero lies means nothing. With two or more
+    runs the interval is Student's over runs. One run alone has an interval of its win rate and gold utility (over
+    instructions) and none of its proxy.
     """
+    starts = [points[0].proxy for points in runs.values()]
     found = []
     for points in zip(*runs.values(), strict=True):
         row: dict[str, Any] = {"step": points[0].step, "kl": _average([point.kl for point in points])}
-        for name in FIGURES:
-            values = [getattr(point, name) for point in points]
+        figures = {
+            "proxy": [point.proxy - start for point, start in zip(points, starts, strict=True)],
+            "win_rate": [point.win_rate for point in points],
+            "gold": [point.gold for point in points],
+        }
+        for name, values in figures.items():
+            known = [value for value in values if value is not None]
             row |= {name: None, f"{name}_interval": None}
-            if None not in values:
-                row |= {name: _average(values), f"{name}_interval": _interval(name, points, values)}
+            if len(known) == len(values):
+                row |= {name: _average(known), f"{name}_interval": _interval(name, points, known)}
         found.append(row)
     return found
 
@@ -161,7 +168,12 @@ def _changes(points: Sequence[Point], runs: Mapping[int, Sequence[Point]], last:
 
 
 def _in_half(key: str, half: bool | None) -> bool:
-    return half is None or (stable_uniform("half", key) < 0.5) == half
+    return half is None or _in_first_half(key) == half
+
+
+@cache
+def _in_first_half(key: str) -> bool:
+    return stable_uniform("half", key) < 0.5
 
 
 def _verdict(found: Mapping[str, Any], at_end: bool, unit: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from alpaca_farm_core.artifacts.files import write_json, write_text_atomic
@@ -22,11 +22,13 @@ from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 FACTS = "overoptimisation.json"
 _TITLES = {
-    "proxy": ("Proxy reward", "reward model's score"),
+    "proxy": ("Proxy reward", "reward model's score, gain over the start"),
     "win_rate": ("Judged win rate against the start", "%"),
     "gold": ("Gold utility", "mean over instructions"),
 }
 _UNITS = {"best-of-n": "n"}
+Runs = Mapping[int, Sequence[Point]]
+"""Seed → points, all of the same steps."""
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 """Name of a method → its points, as of `curve.curve`."""
 
@@ -37,30 +39,32 @@ def draw_curves(context: StageContext) -> StageResult:
     Raises:
         DataError: runs that kept other steps.
     """
-    runs = {"ppo": _runs(context.inputs)}
+    runs: dict[str, Runs] = {"ppo": _runs(context.inputs)}
     best = _by_seed(context.inputs, "best_of_n_")
     if best:
         runs["best-of-n"] = {seed: read_best_of_n(judged) for seed, judged in best.items()}
-    turns = {name: turn(found, _UNITS.get(name, "step")) for name, found in runs.items()}
-    curves = {name: curve(found) for name, found in runs.items()}
-    facts = {
+    facts = study_facts(runs)
+    write_json(context.output / FACTS, facts)
+    for name, picture in pictures(facts["curves"], facts["turns"]).items():
+        write_text_atomic(context.output / f"{name}.svg", picture)
+    write_text_atomic(context.output / "overoptimisation.html", page(facts))
+    return StageResult(metrics={"n_seeds": len(facts["seeds"]), **(facts["turns"]["ppo"] or {})})
+
+
+def study_facts(runs: Mapping[str, Runs]) -> dict[str, Any]:
+    """Everything the study states, as plain data: method → seed → points in; curves, runs and turns out."""
+    return {
         "seeds": sorted(runs["ppo"]),
-        "curves": curves,
+        "curves": {name: curve(found) for name, found in runs.items()},
         "runs": {
             name: {str(seed): [_row(point) for point in points] for seed, points in found.items()}
             for name, found in runs.items()
         },
-        "turns": turns,
+        "turns": {name: turn(found, _UNITS.get(name, "step")) for name, found in runs.items()},
     }
-    write_json(context.output / FACTS, facts)
-    drawn = pictures(curves, turns)
-    for name, picture in drawn.items():
-        write_text_atomic(context.output / f"{name}.svg", picture)
-    write_text_atomic(context.output / "overoptimisation.html", _page(facts, drawn))
-    return StageResult(metrics={"n_seeds": len(runs["ppo"]), **(turns["ppo"] or {})})
 
 
-def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
+def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None], standalone: bool = True) -> dict[str, str]:
     """A picture per figure against KL, each turning point marked; figures that no curve has are left out."""
     markers = [
         (found["kl"], f"{name} turns, {_UNITS.get(name, 'step')} {found['step']}")
@@ -80,9 +84,24 @@ def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None]) -> d
                 height=260,
                 reference=(50.0, "even") if figure == "win_rate" else None,
                 markers=markers,
-                standalone=True,
+                standalone=standalone,
             )
     return drawn
+
+
+def page(facts: Mapping[str, Any]) -> str:
+    """The page of `study_facts`: one file, nothing to fetch."""
+    environment = Environment(
+        loader=ChoiceLoader(
+            [PackageLoader(f"alpaca_farm_core.evaluation.{of}") for of in ("overoptimisation", "report")]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    charts = [Markup(picture) for picture in pictures(facts["curves"], facts["turns"], standalone=False).values()]
+    return environment.get_template("overoptimisation.html.jinja").render(facts=facts, charts=charts)
 
 
 def _series(name: str, points: Sequence[Mapping[str, Any]], figure: str) -> Series:
@@ -115,15 +134,3 @@ def _by_seed_and_step(inputs: Mapping[str, Artifact], prefix: str) -> dict[int, 
 
 def _row(point: Point) -> dict[str, Any]:
     return {name: getattr(point, name) for name in ("step", "kl", "proxy", "win_rate", "win_rate_se", "gold")}
-
-
-def _page(facts: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
-    environment = Environment(
-        loader=PackageLoader("alpaca_farm_core.evaluation.overoptimisation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    charts = [Markup(picture) for picture in drawn.values()]
-    return environment.get_template("overoptimisation.html.jinja").render(facts=facts, charts=charts)

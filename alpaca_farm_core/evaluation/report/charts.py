@@ -8,7 +8,7 @@ Prefect UI.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alpaca_farm_core.evaluation.report.format import number
 from alpaca_farm_core.evaluation.report.scales import Scale, nice_ticks, tick_label
@@ -165,6 +165,7 @@ def dot_whisker(
     reference: tuple[float, str] | None = None,
     span: tuple[float, float] | None = None,
     width: float = 640,
+    longest: int = 26,
     standalone: bool = False,
 ) -> str:
     """One row per name: a dot at the value, a line over its interval, the figures at the right.
@@ -175,10 +176,12 @@ def dot_whisker(
         reference: A vertical line at a value, with its name (for example 50, "even").
         span: Axis limits; by default what the intervals and the reference need.
         width: Of the view box.
+        longest: Characters of a name; what is longer is cut.
         standalone: Make a document of its own.
     """
     height = 30 * len(rows) + 62
-    left = 10 + _CHARACTER * max((len(_short(row.name)) for row in rows), default=4)
+    rows = [replace(row, name=_short(row.name, longest)) for row in rows]
+    left = 10 + _CHARACTER * max((len(row.name) for row in rows), default=4)
     right = width - 14 - _CHARACTER * max((len(row.note) for row in rows), default=0)
     values = [v for row in rows for v in (row.low, row.high)] + ([reference[0]] if reference else [])
     ticks = nice_ticks(*(span or (min(values, default=0.0), max(values, default=1.0))), 6)
@@ -201,7 +204,7 @@ def _whisker(row: Whisker, y: float, x: Scale, right: float) -> str:
     interval = f"{number(row.low)} to {number(row.high)}"
     parts = [
         tooltip(f"{row.name}: {number(row.value)} ({interval})"),
-        label(_short(row.name), x.start - 10, y + 4, anchor="end", fill="ink"),
+        label(row.name, x.start - 10, y + 4, anchor="end", fill="ink"),
         element("rect", x=x.start, y=y - 13, width=round(x.end - x.start, 1), height=26, style="fill:transparent"),
         element(
             "line",

@@ -122,7 +122,8 @@ def _rates(models: Sequence[Mapping[str, Any]]) -> str:
     for model in models:
         low, high = model["interval"] or (model["win_rate"], model["win_rate"])
         rows.append(Whisker(model["model"], model["win_rate"], low, high, note=figure(model["win_rate"])))
-    return dot_whisker(rows, "win rate, % (95 % interval)", reference=(50.0, "even"), span=(0.0, 100.0))
+    words = "win rate, % (95 % interval)"
+    return dot_whisker(rows, words, reference=(50.0, "even"), span=(0.0, 100.0), width=460)
 
 
 def _groups(models: Sequence[Mapping[str, Any]]) -> Markup | None:

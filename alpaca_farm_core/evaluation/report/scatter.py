@@ -16,6 +16,7 @@ from alpaca_farm_core.evaluation.report.svg import colour, element, frame, label
 Point = tuple[float, float]
 _MOST_POINTS = 1500
 _PARTS = 8
+_FEW_VALUES, _SPREAD, _GOLDEN = 5, 14.0, 0.6180339887  # dots of a few values are spread by so many pixels, evenly
 
 
 def scatter(
@@ -55,7 +56,12 @@ def scatter(
     parts += [label(x_label, x.end, height - 4, anchor="end")]
     stride = max(1, -(-len(points) // _MOST_POINTS))
     dot = f"fill:{colour(paint)};fill-opacity:.3"
-    parts += [element("circle", cx=x(a), cy=y(b), r=2.6, style=dot) for a, b in sorted(points)[::stride]]
+    drawn = sorted(points)[::stride]
+    spread = _SPREAD if len({b for _, b in points}) <= _FEW_VALUES else 0.0
+    parts += [
+        element("circle", cx=x(a), cy=round(y(b) + spread * (k * _GOLDEN % 1 - 0.5), 1), r=2.6, style=dot)
+        for k, (a, b) in enumerate(drawn)
+    ]
     parts += _means(points, x, y, paint)
     return frame(parts, width, height, f"{y_label} by {x_label}", standalone=False)
 
