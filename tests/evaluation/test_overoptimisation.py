@@ -72,6 +72,15 @@ def test_what_only_rises_does_not_turn():
     assert found["verdict"] == "No turn: gold utility is highest at the last step."
 
 
+def test_what_only_falls_says_so():
+    runs = {seed: run(seed, [0.6, 0.4, 0.2]) for seed in range(3)}
+    found = turn(runs)
+    assert (found["step"], found["turns"]) == (0, True)
+    assert found["verdict"].startswith("Gold utility is highest at the start and changes by -0.4")
+    assert found["verdict"].endswith(": a fall from the first look on.")
+    assert "ppo falls" in pictures({"ppo": curve(runs)}, {"ppo": found})["gold"]
+
+
 def test_noise_alone_is_rarely_a_turn():
     # Fifteen equal policies: the highest of fifteen noisy means always lies above the last one. Measured where it was
     # chosen it would look like a fall in most runs; measured on the other half it does so in about one of forty.

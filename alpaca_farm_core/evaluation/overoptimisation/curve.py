@@ -179,11 +179,11 @@ def _in_first_half(key: str) -> bool:
 def _verdict(found: Mapping[str, Any], at_end: bool, unit: str) -> str:
     if at_end:
         return f"No turn: gold utility is highest at the last {unit}."
-    where = f"Gold utility is highest at {unit} {found['step']} ({found['kl']:.2f} nats)"
+    place = "at the start" if not found["kl"] else f"at {unit} {found['step']} ({found['kl']:.2f} nats)"
     fall = f"changes by {found['gold_change']:+.3f}{_said(found['gold_change_interval'])} from there to the end"
     proxy = f"while the proxy reward changes by {found['proxy_change']:+.3f}{_said(found['proxy_change_interval'])}"
-    sure = "a turn" if found["turns"] else "no sure turn"
-    return f"{where} and {fall}, {proxy}: {sure}."
+    sure = "no sure turn" if not found["turns"] else "a turn" if found["kl"] else "a fall from the first look on"
+    return f"Gold utility is highest {place} and {fall}, {proxy}: {sure}."
 
 
 def _said(interval: Sequence[float] | None) -> str:

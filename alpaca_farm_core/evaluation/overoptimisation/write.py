@@ -67,7 +67,7 @@ def study_facts(runs: Mapping[str, Runs]) -> dict[str, Any]:
 def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None], standalone: bool = True) -> dict[str, str]:
     """A picture per figure against KL, each turning point marked; figures that no curve has are left out."""
     markers = [
-        (found["kl"], f"{name} turns, {_UNITS.get(name, 'step')} {found['step']}")
+        (found["kl"], f"{name} turns, {_UNITS.get(name, 'step')} {found['step']}" if found["kl"] else f"{name} falls")
         for name, found in turns.items()
         if found and found["turns"]
     ]
