@@ -15,7 +15,7 @@ from alpaca_farm_core.errors import ConfigError, DataError
 from alpaca_farm_core.evaluation.overoptimisation.config import CheckpointConfig
 from alpaca_farm_core.evaluation.overoptimisation.curve import Point, curve, turn
 from alpaca_farm_core.evaluation.overoptimisation.samples import Group, curve_rows
-from alpaca_farm_core.evaluation.overoptimisation.write import pictures
+from alpaca_farm_core.evaluation.overoptimisation.write import pictures, study_facts
 from alpaca_farm_core.meadow.gold import utility
 from alpaca_farm_core.pipeline.runner import LocalRunner, Planner
 from alpaca_farm_core.seeding import stable_random
@@ -59,6 +59,7 @@ def test_a_turn_is_found_and_measured():
     assert found["gold_change"] == pytest.approx(-0.2, abs=0.01)
     assert found["gold_change_interval"][0] < -0.2 < found["gold_change_interval"][1] < 0
     assert found["proxy_change"] == pytest.approx(2)
+    assert (found["n_proxy_rises"], found["n_runs"]) == (3, 3)
     assert found["verdict"].endswith(": a turn.")
     alone = turn({0: run(0, [0.2, 0.4, 0.6, 0.5, 0.4])})
     assert alone["turns"]
@@ -78,7 +79,7 @@ def test_what_only_falls_says_so():
     assert (found["step"], found["turns"]) == (0, True)
     assert found["verdict"].startswith("Gold utility is highest at the start and changes by -0.4")
     assert found["verdict"].endswith(": a fall from the first look on.")
-    assert "ppo falls" in pictures({"ppo": curve(runs)}, {"ppo": found})["gold"]
+    assert "ppo falls" in pictures(study_facts({"ppo": runs}))["gold"]
 
 
 def test_noise_alone_is_rarely_a_turn():
@@ -95,11 +96,14 @@ def test_a_study_without_gold_has_no_turn():
 def test_pictures_mark_the_turn_and_take_other_curves_beside():
     runs = {seed: run(seed, [0.2, 0.6, 0.4]) for seed in range(2)}
     bare = {"kl": 1.0, "proxy": 2.0, "win_rate": None, "gold": 0.3, "proxy_interval": None, "gold_interval": None}
-    drawn = pictures({"ppo": curve(runs), "best-of-n": [bare]}, {"ppo": turn(runs), "best-of-n": None})
+    facts = study_facts({"ppo": runs})
+    facts["curves"]["best-of-n"] = [bare]
+    drawn = pictures(facts)
     assert set(drawn) == {"proxy", "win_rate", "gold"}
     assert "ppo turns, step 1" in drawn["gold"]
     assert "best-of-n" in drawn["gold"]
     assert "best-of-n" not in drawn["win_rate"]
+    assert drawn["proxy"].count('stroke-dasharray="4 3"') == 2  # the two runs, faint
 
 
 def test_a_tiny_study_of_two_seeds(store):

@@ -119,7 +119,8 @@ def turn(runs: Mapping[int, Sequence[Point]], unit: str = "step") -> dict[str, A
         `step` and `kl` of the highest mean gold utility; `gold_change` from the turning point to the last step with
         `gold_change_interval` (over runs where there are several, else over instructions) and
         `gold_change_interval_instructions` (these runs, other instructions); `proxy_change` over the same steps with
-        `proxy_change_interval`; `turns` (the fall is surely one), `proxy_rises`, and `verdict`, a sentence.
+        `proxy_change_interval`, and `n_proxy_rises` of `n_runs`; `turns` (the fall is surely one), `proxy_rises`, and
+        `verdict`, a sentence.
     """
     if any(not point.utilities for points in runs.values() for point in points):
         return None
@@ -141,6 +142,8 @@ def turn(runs: Mapping[int, Sequence[Point]], unit: str = "step") -> dict[str, A
         "gold_change_interval_instructions": within,
         "proxy_change": _average(rises),
         "proxy_change_interval": _student(rises),
+        "n_proxy_rises": sum(rise > 0 for rise in rises),
+        "n_runs": len(rises),
         "turns": peak < last and gold_interval is not None and gold_interval[1] < 0,
         "proxy_rises": peak < last and _average(rises) > 0,
     }
@@ -182,6 +185,7 @@ def _verdict(found: Mapping[str, Any], at_end: bool, unit: str) -> str:
     place = "at the start" if not found["kl"] else f"at {unit} {found['step']} ({found['kl']:.2f} nats)"
     fall = f"changes by {found['gold_change']:+.3f}{_said(found['gold_change_interval'])} from there to the end"
     proxy = f"while the proxy reward changes by {found['proxy_change']:+.3f}{_said(found['proxy_change_interval'])}"
+    proxy += f" and rises in {found['n_proxy_rises']} of {found['n_runs']} runs" if found["n_runs"] > 1 else ""
     sure = "no sure turn" if not found["turns"] else "a turn" if found["kl"] else "a fall from the first look on"
     return f"Gold utility is highest {place} and {fall}, {proxy}: {sure}."
 
@@ -192,7 +196,8 @@ def _said(interval: Sequence[float] | None) -> str:
 
 def _interval(name: str, points: Sequence[Point], values: Sequence[float]) -> list[float] | None:
     if len(points) > 1:
-        return _student(values)
+        bounds = _student(values)
+        return [min(max(one, 0.0), 100.0) for one in bounds] if bounds and name == "win_rate" else bounds
     if name == "win_rate" and points[0].win_rate_se is not None:
         return [values[0] - Z95 * points[0].win_rate_se, values[0] + Z95 * points[0].win_rate_se]
     return _normal(list(points[0].utilities.values())) if name == "gold" else None

@@ -45,7 +45,7 @@ def draw_curves(context: StageContext) -> StageResult:
         runs["best-of-n"] = {seed: read_best_of_n(judged) for seed, judged in best.items()}
     facts = study_facts(runs)
     write_json(context.output / FACTS, facts)
-    for name, picture in pictures(facts["curves"], facts["turns"]).items():
+    for name, picture in pictures(facts).items():
         write_text_atomic(context.output / f"{name}.svg", picture)
     write_text_atomic(context.output / "overoptimisation.html", page(facts))
     return StageResult(metrics={"n_seeds": len(facts["seeds"]), **(facts["turns"]["ppo"] or {})})
@@ -64,19 +64,22 @@ def study_facts(runs: Mapping[str, Runs]) -> dict[str, Any]:
     }
 
 
-def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None], standalone: bool = True) -> dict[str, str]:
-    """A picture per figure against KL, each turning point marked; figures that no curve has are left out."""
+def pictures(facts: Mapping[str, Any], standalone: bool = True) -> dict[str, str]:
+    """A picture per figure against KL: means with bands, single runs faint, each turning point marked.
+
+    Figures that no curve has are left out.
+    """
     markers = [
         (found["kl"], f"{name} turns, {_UNITS.get(name, 'step')} {found['step']}" if found["kl"] else f"{name} falls")
-        for name, found in turns.items()
+        for name, found in facts["turns"].items()
         if found and found["turns"]
     ]
     drawn = {}
     for figure, (title, y_label) in _TITLES.items():
-        series = [_series(name, points, figure) for name, points in curves.items()]
+        series = [_series(name, points, figure) for name, points in facts["curves"].items()]
         if any(one.points for one in series):
             drawn[figure] = line_chart(
-                series,
+                [*series, *_single(facts["runs"], figure)],
                 "KL from the start, nats per response",
                 y_label,
                 title=title,
@@ -87,6 +90,16 @@ def pictures(curves: Curves, turns: Mapping[str, Mapping[str, Any] | None], stan
                 standalone=standalone,
             )
     return drawn
+
+
+def _single(runs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], figure: str) -> list[Series]:
+    """A nameless line per run, where there are several."""
+    found = []
+    for points in (points for of in runs.values() if len(of) > 1 for points in of.values()):
+        zero = points[0]["proxy"] if figure == "proxy" else 0.0
+        known = sorted((point["kl"], point[figure] - zero) for point in points if point[figure] is not None)
+        found.append(Series("", known, faint=True))
+    return found
 
 
 def page(facts: Mapping[str, Any]) -> str:
@@ -100,7 +113,7 @@ def page(facts: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    charts = [Markup(picture) for picture in pictures(facts["curves"], facts["turns"], standalone=False).values()]
+    charts = [Markup(picture) for picture in pictures(facts, standalone=False).values()]
     return environment.get_template("overoptimisation.html.jinja").render(facts=facts, charts=charts)
 
 

@@ -20,7 +20,7 @@ _CHARACTER = 6.7  # pixels of one character at the charts' font size, on average
 
 @dataclass(frozen=True)
 class Series:
-    """A named line: points (x, y) in rising x; `faint` is for a reference drawn behind the others.
+    """A line: points (x, y) in rising x; `faint` is for a reference; one without a name has no label.
 
     `band` holds (x, low, high): an interval around the line, shaded.
     """
@@ -78,7 +78,7 @@ def line_chart(
     ys = [y for one in drawn for _, y in one.points] + ([reference[0]] if reference else []) or [0.0, 1.0]
     ys += [bound for one in drawn for _, *bounds in one.band for bound in bounds]
     x_ticks, y_ticks = nice_ticks(min(xs), max(xs), 5), nice_ticks(min(ys), max(ys), 5)
-    names = [one.name for one in drawn] if len(drawn) > 1 else []
+    names = [one.name for one in drawn if one.name] if len(drawn) > 1 else []
     right = width - (12 + max((_CHARACTER * len(name) for name in names), default=0))
     left = 10 + _CHARACTER * max(len(tick_label(tick, y_ticks)) for tick in y_ticks)
     x_low, x_high = (min(xs), max(xs)) if max(xs) > min(xs) else (x_ticks[0], x_ticks[-1])
@@ -92,13 +92,20 @@ def line_chart(
         parts += [line(left, y(reference[0]), right, y(reference[0]), stroke="muted", stroke_dasharray="3 3")]
         parts += [label(reference[1], right, y(reference[0]) - 4, anchor="end")]
     for place, (at, name) in enumerate(markers):
-        room = _CHARACTER * len(name) / 2
-        centre = max(left + room, min(x(at), right - room))
         parts += [line(x(at), y.start, x(at), y.end, stroke="muted", stroke_dasharray="3 3")]
-        parts += [label(name, centre, y.end - 4 + 13 * place, anchor="middle")]
+        parts += [_marker_name(name, x(at), x, y, place, _CHARACTER * len(y_label))]
     parts += [_line_of(one, index, x, y, x_label) for index, one in enumerate(drawn)]
     parts += _end_names(drawn, right + 6, y) if names else []
     return frame(parts, width, height, title or f"{y_label} by {x_label}", standalone)
+
+
+def _marker_name(name: str, at: float, x: Scale, y: Scale, place: int, taken: float) -> str:
+    """Above the line; where the axis's name is in the way (up to `taken`), beside its upper end."""
+    room = _CHARACTER * len(name) / 2
+    centre = max(x.start + room, min(at, x.end - room))
+    if not place and centre - room > taken:
+        return label(name, centre, y.end - 4, anchor="middle")
+    return label(name, at + 5, y.end + 12 + 13 * place)
 
 
 def _grid(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:
@@ -123,7 +130,7 @@ def _line_of(one: Series, index: int, x: Scale, y: Scale, x_label: str) -> str:
     )
     parts = [*shade, element("path", d=path, style=style, stroke_dasharray="4 3" if one.faint else None)]
     stride = max(1, len(places) // _MAX_TOOLTIPS)
-    visible = len(places) <= 16
+    visible = len(places) <= 16 and not one.faint
     for (px, py), (vx, vy) in list(zip(places, one.points, strict=True))[::stride]:
         text = tooltip(f"{one.name}: {number(vy)} ({x_label} {number(vx)})")
         mark = f"fill:{stroke}" if visible else "fill:transparent"
@@ -146,7 +153,7 @@ def _band(one: Series, stroke: str, x: Scale, y: Scale) -> list[str]:
 
 def _end_names(drawn: Sequence[Series], x: float, y: Scale) -> list[str]:
     """Names beside the last points, pushed apart so that none covers another."""
-    wanted = sorted((y(one.points[-1][1]), index) for index, one in enumerate(drawn))
+    wanted = sorted((y(one.points[-1][1]), index) for index, one in enumerate(drawn) if one.name)
     parts, floor = [], y.end - 100.0
     highest = y.start - 13 * (len(wanted) - 1)
     for rank, (place, index) in enumerate(wanted):
