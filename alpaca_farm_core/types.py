@@ -121,7 +121,7 @@ class Passport:
 
     def to_row(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        return {**asdict(self), "calls": list(self.calls)}
+        return {**{name: getattr(self, name) for name in self.__slots__}, "calls": list(self.calls)}
 
 
 @dataclass(frozen=True, slots=True)

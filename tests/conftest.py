@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: every test has its own store, and no key or endpoint of the user's."""
 
+import logging
 import signal
 
 import pytest
@@ -21,3 +22,8 @@ def clean_environment(monkeypatch, tmp_path):
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "store")
+
+
+def pytest_sessionfinish():
+    """A temporary Prefect server ends with the interpreter, and says so to a stream that pytest has closed by then."""
+    logging.getLogger("prefect").disabled = True

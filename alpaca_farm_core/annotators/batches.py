@@ -82,11 +82,13 @@ def compose(spec: AnnotatorSpec, shown: Sequence[Shown], seed: int) -> list[Ques
     Pairs of one prompt are chosen by a seeded order of their texts, so that the prompts depend on which
     pairs there are, not on the order they come in.
     """
-    groups: dict[JudgePrompt, list[Shown]] = {}
+    two_prompts = spec.with_input != spec.without_input
+    groups: dict[bool, list[Shown]] = {}
     for one in shown:
-        groups.setdefault(spec.prompt_for(one.pair), []).append(one)
+        groups.setdefault(two_prompts and bool(one.pair.input), []).append(one)
     questions = []
-    for prompt, members in groups.items():
+    for members in groups.values():
+        prompt = spec.prompt_for(members[0].pair)
         ordered = members if spec.batch_size == 1 else sorted(members, key=lambda one: _place(one.pair, seed))
         for start in range(0, len(ordered), spec.batch_size):
             questions.append(Question(spec, prompt, tuple(ordered[start : start + spec.batch_size])))

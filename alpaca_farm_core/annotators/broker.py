@@ -249,13 +249,13 @@ class Jobs:
 
 def ask(
     requests: Sequence[Request],
-    judge: Judge,
+    judge: Judge | None,
     cache: CallCache,
     stats: CallStats,
     progress: Progress | None = None,
     payer: Payer | None = None,
 ) -> list[Outcome]:
-    """Return the outcome of each request, in order; only what the cache lacks is asked.
+    """Return the outcome of each request, in order; only what the cache lacks is asked (then there must be a judge).
 
     Raises:
         AnnotationError: the judge cannot be used; everything it answered before is kept.
@@ -275,6 +275,7 @@ def ask(
         jobs = Jobs(cache, missing, stats, progress, payer)
         if payer is not None:
             _say_estimate(missing, cache, progress, payer)
+        assert judge is not None, "an annotator that only plans was asked to judge"
         try:
             judge.work(jobs)
         finally:

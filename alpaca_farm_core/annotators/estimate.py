@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpaca_farm_core.annotators.calls import Request
+from alpaca_farm_core.annotators.calls import CallStats, Request
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.annotators.factory import asks_api, calls_per_pair, planning_annotator
 from alpaca_farm_core.annotators.prices import usd
@@ -21,7 +21,8 @@ from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.generation.config import ApiOutputsConfig
-from alpaca_farm_core.types import Pair
+from alpaca_farm_core.pipeline.progress import Progress
+from alpaca_farm_core.types import Annotation, Pair
 
 _MADE_UP = 40
 _INSTRUCTION = 240  # characters of an instruction with its input, about AlpacaFarm's mean
@@ -70,6 +71,22 @@ def estimate_calls(
         usd=sum(sums) if len(sums) == len(costs) else None,
         unpriced=tuple(sorted(model for model, cost in costs.items() if cost is None)),
     )
+
+
+class Rehearsal:
+    """Stands where an annotator stands and only says what that one would take; its labels are all missing."""
+
+    def __init__(self, config: AnnotatorConfig, calls: Path, execution: ExecutionConfig) -> None:
+        self.name = config.name
+        self.stats = CallStats()
+        self.n_pairs = 0
+        self.estimate = CallEstimate()
+        self._settings = (config, calls, execution)
+
+    def annotate(self, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Annotation]:
+        """Estimate; return a missing annotation per pair."""
+        self.n_pairs, self.estimate = len(pairs), estimate_calls(*self._settings, pairs)
+        return [Annotation(None, self.name, "failed", "dry run")] * len(pairs)
 
 
 @contextmanager

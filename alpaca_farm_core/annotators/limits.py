@@ -7,7 +7,7 @@ Pure: the clock is the caller's. Additive increase and multiplicative decrease a
 
 from __future__ import annotations
 
-_START = 16
+_START = 32
 _CUT_SHARE = 0.25
 _GAIN = 1.25  # slow start ends when doubling the calls in flight no longer brings so many times the rate
 _WINDOW_S = 60.0

@@ -181,6 +181,8 @@ class LLMAnnotator:
             if readings[single.shown[0]].worth_asking_alone
         ]
         if again:
+            if progress is not None:
+                progress.say(f"{len(again)} pairs of prompts that held several are asked about alone")
             for shown, later in self._round(again, progress).items():
                 readings[shown] = later.after(readings[shown])
         return readings

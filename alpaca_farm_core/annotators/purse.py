@@ -28,12 +28,14 @@ class Purse:
         account: What the spending is booked on; the same name again goes on with the same balance.
         budget: Cap in picodollars over the account's whole life; None = no cap; 0 = nothing may be spent.
         allow_unknown: Whether models without a price may be asked all the same (they count as nothing).
+        by_batch: Whether calls are to go through the Batch API, for what is said before them.
     """
 
     prices: PriceTable
     account: str = DEFAULT_ACCOUNT
     budget: int | None = None
     allow_unknown: bool = False
+    by_batch: bool = False
 
     @classmethod
     def of(cls, execution: ExecutionConfig) -> Purse:
@@ -47,6 +49,7 @@ class Purse:
             execution.budget_account or DEFAULT_ACCOUNT,
             None if execution.budget_usd is None else to_pico(execution.budget_usd),
             execution.allow_unknown_price,
+            execution.batch_api,
         )
 
     def check(self, model: str) -> None:
@@ -110,11 +113,11 @@ class Purse:
             mean: Mean picodollars of such calls so far; None = none were made.
             balance: What the account has spent.
         """
-        likely = self.likely(requests, mean)
+        likely = self.likely(requests, mean, self.by_batch)
         if not likely:
             return ""
         basis = "by the length of the prompts" if mean is None else "by the mean of such calls so far"
-        text = f"{len(requests)} calls to {requests[0].model} will cost about {dollars(likely)}, {basis}"
+        text = f"{len(requests)} calls to {requests[0].model} will cost about {roughly(likely)}, {basis}"
         if self.budget is None:
             return text
         room = self.budget - balance.committed
@@ -129,8 +132,15 @@ class Purse:
         return BudgetReachedError(
             f"The budget of {dollars(self.budget)} is reached: {dollars(balance.spent)} spent{lost}{held} "
             f"(account '{self.account}'); the next call may cost {dollars(next_call)}, {n_left} calls are left.",
-            "Run the same again with a higher execution.budget_usd: every answer is kept, nothing is paid for twice.",
+            "Run the same again with a higher execution.budget_usd (annotate: --budget-usd): every answer is kept, "
+            "nothing is paid for twice.",
         )
+
+
+def roughly(pico: int) -> str:
+    """An estimate for people: cents, or two digits of a small sum."""
+    amount = usd(pico)
+    return f"${amount:.2f}" if amount == 0 or amount >= 0.1 else f"${amount:.2g}"
 
 
 def dollars(pico: int) -> str:

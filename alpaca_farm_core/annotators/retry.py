@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any, Literal
 
+import aiohttp
 import openai
 
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
@@ -86,17 +87,36 @@ class RetryPolicy:
 
 def classify(error: Exception) -> Fault:
     """Name the kind of a failed try."""
-    if isinstance(error, TimeoutError | openai.APITimeoutError):
-        sent = type(error.__cause__).__name__ != "ConnectTimeout"
-        return Fault("transient", "timeout", "no answer in time", overloaded=True, maybe_paid=sent)
+    if isinstance(error, TimeoutError | openai.APIConnectionError):
+        return _classify_transport(error)
     if isinstance(error, openai.APIStatusError):
         return _classify_status(error)
-    if isinstance(error, openai.APIConnectionError):
-        sent = type(error.__cause__).__name__ != "ConnectError"
-        return Fault("transient", "connection", str(error.__cause__ or error), maybe_paid=sent)
     if isinstance(error, openai.OpenAIError):
         return Fault("permanent", "client", str(error))
     return Fault("transient", "body", str(error), maybe_paid=True)
+
+
+def _classify_transport(error: Exception) -> Fault:
+    """Tell timeouts from lost connections, and whether anything was sent, which may be paid for.
+
+    The asynchronous client's transport is aiohttp under httpx's names, which do not tell a server that hung up
+    from one that was not reached; aiohttp's own error does. The batch client's is httpx itself.
+    """
+    causes = _causes(error)
+    origin = next((cause for cause in causes if isinstance(cause, aiohttp.ClientError)), None)
+    if origin is not None:
+        timed_out = isinstance(origin, TimeoutError)
+        sent = not isinstance(origin, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    else:
+        timed_out = isinstance(error, TimeoutError | openai.APITimeoutError)
+        sent = not any(type(cause).__name__ in ("ConnectError", "ConnectTimeout") for cause in causes)
+    if timed_out:
+        return Fault("transient", "timeout", "no answer in time", overloaded=True, maybe_paid=sent)
+    return Fault("transient", "connection", str(origin or error.__cause__ or error), maybe_paid=sent)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    return [error, *_causes(error.__cause__)] if error.__cause__ is not None else [error]
 
 
 def _classify_status(error: openai.APIStatusError) -> Fault:

@@ -77,21 +77,27 @@ def refuse_too_many_missing(annotations: Sequence[Annotation], max_missing: floa
     Raises:
         MissingAnnotationsError: more than the share `max_missing`.
     """
+    n_missing = sum(annotation.preference is None for annotation in annotations)
+    if n_missing <= max_missing * len(annotations):
+        return n_missing
+    what, said, advice = explain_missing(annotations)
+    raise MissingAnnotationsError(
+        f"{what}; at most {max_missing:.1%} may be missing.{said}",
+        _sentence([*advice, "or raise annotator.max_missing to go on without them"]),
+    )
+
+
+def explain_missing(annotations: Sequence[Annotation]) -> tuple[str, str, list[str]]:
+    """Say how many pairs have no annotation and why, what the judge said in such a case, and what can be done."""
     missing = [annotation for annotation in annotations if annotation.preference is None]
-    if len(missing) <= max_missing * len(annotations):
-        return len(missing)
     states = Counter(annotation.state for annotation in missing)
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     example = next((a.explanation for a in missing if a.state != "failed" and a.explanation), "")
     said = f" The judge said for example: {example[:120]!r}." if example else ""
-    raise MissingAnnotationsError(
-        f"{len(missing)} of {len(annotations)} pairs have no annotation ({counts}); "
-        f"at most {max_missing:.1%} may be missing.{said}",
-        _next_action(states),
-    )
+    return f"{len(missing)} of {len(annotations)} pairs have no annotation ({counts})", said, _advice(states)
 
 
-def _next_action(states: Counter[AnnotationState]) -> str:
+def _advice(states: Counter[AnnotationState]) -> list[str]:
     advice = []
     if states["failed"]:
         advice.append("run the same command again: only the failed ones are asked, all other answers are kept")
@@ -99,6 +105,9 @@ def _next_action(states: Counter[AnnotationState]) -> str:
         advice.append("the unparsable ones were answered and would be the same again: take another judge or prompt")
     if states["refused"]:
         advice.append("the refused ones would be refused again: take another judge")
-    advice.append("or raise annotator.max_missing to go on without them")
-    text = "; ".join(advice)
+    return advice
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."

@@ -15,11 +15,14 @@ from typing import Any
 
 from alpaca_farm_core.errors import DataError
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 def canonical_json(value: Any, indent: int | None = None) -> str:
     """Return the one JSON text of `value`; NaN and infinity raise ValueError."""
-    separators = (",", ": ") if indent else (",", ":")
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    if indent is None:
+        return _encode(value)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def sha256_text(text: str) -> str:

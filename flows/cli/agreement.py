@@ -84,10 +84,7 @@ def _print(found: Mapping[str, Mapping[str, Any]]) -> None:
     console.print(table)
     for name, report in found.items():
         console.print(
-            f"{escape(name)}: {report['n_pairs']} pairs, {report['n_judge_labels']} and "
-            f"{report['n_reference_labels']} labels, ties {report['n_judge_ties']} and {report['n_reference_ties']}; "
-            f"without judge {report['n_without_judge']}, "
-            f"without people {report['n_without_reference']}, rows without label {report['n_missing']}.",
+            f"{escape(name)}: {_footing(report)}",
             highlight=False,
             style="dim",
         )
@@ -99,3 +96,17 @@ def _cell(figure: Mapping[str, Any]) -> str:
     low_high = figure["interval"]
     between = f" ({100 * low_high[0]:.1f} to {100 * low_high[1]:.1f})" if low_high else ""
     return f"{100 * figure['value']:.1f}{between}  {figure['n']}"
+
+
+def _footing(report: Mapping[str, Any]) -> str:
+    """What was compared, and what could not be."""
+    labels = f"{report['n_judge_labels']} and {report['n_reference_labels']} labels"
+    left_out = {
+        "pairs without a label of the judge": report["n_without_judge"],
+        "pairs without a label to compare with": report["n_without_reference"],
+        "rows without a label": report["n_missing"],
+        "ties of the judge": report["n_judge_ties"],
+        "ties it is compared with": report["n_reference_ties"],
+    }
+    rest = "".join(f"; {n} {what}" for what, n in left_out.items() if n)
+    return f"{report['n_pairs']} pairs with {labels}{rest}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +42,12 @@ def _output_option(command: Command) -> Command:
     )(command)
 
 
+def _dry_run_option(command: Command) -> Command:
+    return click.option(
+        "--dry-run", is_flag=True, help="Only say how many calls it takes, and about their price; write nothing."
+    )(command)
+
+
 @click.group()
 def annotate() -> None:
     """Label pairs of answers with a judge. What was answered once is never paid again."""
@@ -49,6 +55,7 @@ def annotate() -> None:
 
 @annotate.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@_dry_run_option
 @_output_option
 @_judge_options
 def pairs(file: Path, output: Path, **options: Any) -> int:
@@ -61,6 +68,7 @@ def pairs(file: Path, output: Path, **options: Any) -> int:
 @annotate.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--pairs-per-instruction", default=1, show_default=True, type=click.IntRange(min=1))
+@_dry_run_option
 @_output_option
 @_judge_options
 def samples(file: Path, pairs_per_instruction: int, output: Path, **options: Any) -> int:
@@ -74,6 +82,7 @@ def samples(file: Path, pairs_per_instruction: int, output: Path, **options: Any
 @annotate.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("model_outputs", type=click.Path(path_type=Path))
+@_dry_run_option
 @_output_option
 @_judge_options
 def head2head(baseline: Path, model_outputs: Path, output: Path, **options: Any) -> int:
@@ -123,24 +132,51 @@ def _run(work: Callable[[dict[str, Any]], list[dict[str, Any]]], output: Path, o
     """Annotate, write the rows, and say what came of it."""
     from alpaca_farm_core.artifacts.files import write_json
     from alpaca_farm_core.artifacts.store import Store
+    from flows.cli.annotated import annotations_of, figures, tell
 
     config, execution = _settings(options)
+    if not execution.budget_account:  # a budget belongs to what is being made, over all its resumes
+        execution = execution.model_copy(update={"budget_account": f"annotate {output.resolve()}"})
     calls = Store(options["store"]).calls
+    if options["dry_run"]:
+        return _foretell(work, config, calls, execution, options["as_json"])
     with _display() as progress:
         rows = work({"annotator": config, "calls": calls, "execution": execution, "progress": progress})
     write_json(output, rows)
-    missing = sum(row["preference"] is None for row in rows)
-    found = _figures(rows) | {"output": str(output)}
+    judged = annotations_of(rows)
     if options["as_json"]:
-        print_json(found)
+        print_json(figures(judged, len(rows)) | {"output": str(output)})
     else:
-        told = {key: value for key, value in found.items() if value or key in ("n_missing", "mean_preference")}
-        click.echo("  ".join(f"{key} {_short(value)}" for key, value in told.items()))
-    return _SOME_MISSING if missing else 0
+        tell(judged, len(rows), output)
+    return _SOME_MISSING if any(row["preference"] is None for row in rows) else 0
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _foretell(
+    work: Callable[[dict[str, Any]], Any],
+    config: AnnotatorConfig,
+    calls: Path,
+    execution: ExecutionConfig,
+    as_json: bool,
+) -> int:
+    """Say what annotating would take, without a call."""
+    from dataclasses import asdict
+
+    from alpaca_farm_core.annotators.estimate import Rehearsal
+    from alpaca_farm_core.annotators.prices import to_pico
+    from alpaca_farm_core.annotators.purse import roughly
+
+    rehearsal = Rehearsal(config, calls, execution)
+    work({"annotator": rehearsal})
+    found = rehearsal.estimate
+    if as_json:
+        print_json({"n_pairs": rehearsal.n_pairs, **asdict(found)})
+        return 0
+    click.echo(f"{rehearsal.n_pairs} pairs; {found.n_calls} calls to make, {found.n_kept} answered already")
+    if found.unpriced:
+        click.echo(f"The price of {', '.join(found.unpriced)} is not known (execution.price_table)")
+    elif found.usd:
+        click.echo(f"They cost about {roughly(to_pico(found.usd))}")
+    return 0
 
 
 def _settings(options: dict[str, Any]) -> tuple[AnnotatorConfig, ExecutionConfig]:
@@ -175,27 +211,6 @@ def _pair_row(row: Any) -> dict[str, Any]:
 
     pair = labelled_pair(row, "anchor", labelled=False).pair
     return {"instruction": pair.instruction, "input": pair.input, "output_1": pair.output_1, "output_2": pair.output_2}
-
-
-def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count what was labelled, and measure the judge."""
-    from alpaca_farm_core.annotators.summary import price_by_annotator, summarise
-    from alpaca_farm_core.types import Annotation, Passport
-
-    judged = [
-        Annotation(row["preference"], row["annotator"], row["state"], row["explanation"], _passport(row, Passport))
-        for row in rows
-        if row["state"] != "unmatched"
-    ]
-    figures = summarise(judged)
-    unmatched = len(rows) - len(judged)
-    figures |= {"n_unmatched": unmatched} if unmatched else {}
-    price = sum(price_by_annotator(judged).values())
-    return figures | ({"usd": price} if price else {})
-
-
-def _passport(row: dict[str, Any], kind: Any) -> Any:
-    return kind(**row["passport"]) if row["passport"] else None
 
 
 def _display() -> Any:

@@ -134,24 +134,23 @@ def print_leaderboard(rows: Sequence[Mapping[str, Any]], console: Console | None
 
 
 def print_comparison(facts: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print one line per method: win rates with intervals, proxy reward, KL and tokens."""
+    """Print one line per method: win rates and half of their 95 % intervals, proxy reward, KL and tokens."""
     has_gold = facts["basis"] == "gold_win_rate"
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("method")
-    headings = ["win rate %", "95 %", *(["gold %", "95 %"] if has_gold else []), "over next", "95 %"]
-    for heading in (*headings, "reward", "KL", "tokens"):
-        table.add_column(heading, justify="right")
+    for heading in ("win rate %", *(["gold %"] if has_gold else []), "over next", "reward", "KL", "tokens"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in facts["rows"]:
-        cells = [_number(row["win_rate"]), _range(row["win_rate_interval"])]
-        cells += [_number(row["gold_win_rate"]), _range(row["gold_win_rate_interval"])] if has_gold else []
-        cells += [_number(row["over_next"]), _range(row["over_next_interval"])]
+        figures = ("win_rate", *(["gold_win_rate"] if has_gold else []), "over_next")
+        cells = [_with_half_width(row[figure], row[f"{figure}_interval"]) for figure in figures]
         cells += [_number(row["reward"], 2), _number(row["kl"], 2), _number(row["tokens_mean"])]
         table.add_row(row["method"], *cells)
     (console or Console()).print(table)
 
 
-def _range(bounds: Any) -> str:
-    return "–" if not bounds else f"{bounds[0]:.1f} … {bounds[1]:.1f}"
+def _with_half_width(value: Any, bounds: Any) -> str:
+    """A figure and half of its 95 % interval, which lies evenly around it."""
+    return _number(value) + (f" ± {(bounds[1] - bounds[0]) / 2:4.1f}" if bounds else " " * 7)
 
 
 def _number(value: Any, digits: int = 1) -> str:

@@ -12,9 +12,9 @@ from alpaca_farm_core.annotators.prices import PriceTable
 from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.annotators.retry import RetryPolicy
 from alpaca_farm_core.config.execution import ExecutionConfig
-from alpaca_farm_core.errors import BudgetReachedError, ConfigError
+from alpaca_farm_core.errors import AnnotationError, BudgetReachedError, ConfigError
 from alpaca_farm_core.pipeline.progress import SilentProgress
-from tests.annotators.judge_server import HTML, JudgeServer, Reply, first, status
+from tests.annotators.judge_server import HALF, HTML, RESET, JudgeServer, Reply, first, status
 from tests.annotators.parts import QUICK, api_judge, llm, make_pairs
 
 CALL = 2_400_000_000  # the server's 100 + 4 tokens at 20 and 100 dollars per million: 0.24 cents
@@ -107,8 +107,9 @@ def test_an_unknown_price_is_found_before_a_long_run(tmp_path):
     check_annotator(annotator, execution.model_copy(update={"budget_usd": None}))
 
 
-def test_tries_that_may_have_been_paid_for_count_at_their_worst_case(tmp_path, purse):
-    with JudgeServer(fault=first(1, HTML)) as judge:
+@pytest.mark.parametrize("reply", [HTML, HALF, RESET])
+def test_tries_that_may_have_been_paid_for_count_at_their_worst_case(tmp_path, purse, reply):
+    with JudgeServer(fault=first(1, reply)) as judge:
         annotator = llm(tmp_path, api_judge(judge.base_url, 1), purse=purse)
         annotator.annotate(make_pairs(1))
     balance = agree(CallCache(tmp_path))
@@ -121,6 +122,12 @@ def test_refused_tries_cost_nothing(tmp_path, purse):
     with JudgeServer(fault=first(3, status(500))) as judge:
         llm(tmp_path, api_judge(judge.base_url, 2), purse=purse).annotate(make_pairs(9))
     assert agree(CallCache(tmp_path)) == Balance(spent=9 * CALL)
+
+
+def test_calls_that_reached_no_server_cost_nothing(tmp_path, purse):
+    with pytest.raises(AnnotationError, match=r"no answers \(connection\)"):
+        llm(tmp_path, api_judge("http://127.0.0.1:9/v1", 2), purse=purse).annotate(make_pairs(9))
+    assert agree(CallCache(tmp_path)) == Balance()
 
 
 def test_a_judge_that_always_times_out_cannot_spend_beyond_the_budget(tmp_path, purse):
@@ -184,7 +191,7 @@ def test_the_price_is_told_before_the_run(tmp_path, purse):
         annotator = llm(tmp_path, api_judge(judge.base_url), purse=purse)
         annotator.annotate(pairs[:1], notes)
         dollars = tokens * 20e-6 + 16 * 100e-6
-        text = f"1 calls to gpt-4.1 will cost about ${dollars:.4g}, by the length of the prompts; "
+        text = f"1 calls to gpt-4.1 will cost about ${dollars:.2g}, by the length of the prompts; "
         assert notes.said == [text + "$1.00 of the budget of $1.00 are left"]
         annotator.annotate(pairs[:21], notes)
         text = "20 calls to gpt-4.1 will cost about $0.048, by the mean of such calls so far; "

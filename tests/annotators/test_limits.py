@@ -22,7 +22,7 @@ def run(window, capacity, n, latency_s=0.2, chance=0.0, seed=0):
 
 
 def test_slow_start_doubles_up_to_the_ceiling():
-    assert run(Window(100), capacity=1000, n=200) == [32, 64, 100, 100]
+    assert run(Window(100), capacity=1000, n=200) == [64, 100, 100, 100]
     assert Window(4).limit == 4
 
 
@@ -34,12 +34,12 @@ def test_slow_start_ends_when_more_calls_bring_no_more_answers():
         for era in eras:
             window.end(era, False, now)
     assert window.limit < 256 + 1
-    assert Window(256).limit == 16
+    assert Window(256).limit == 32
     early = Window(256)
-    for end in (1.6, 4.8):
+    for end in (3.2, 9.6):
         for era in [early.begin(0.0) for _ in range(early.n_free)]:
             early.end(era, False, end)
-    assert early.limit == 32 + 16  # doubled once, then by a sixteenth of the ceiling
+    assert early.limit == 64 + 16  # doubled once, then by a sixteenth of the ceiling
 
 
 @pytest.mark.parametrize("capacity", [4, 20, 50])
@@ -60,9 +60,9 @@ def test_everything_throttled_goes_down_to_one_call():
 
 def test_one_storm_cuts_once():
     window = Window(64)
-    eras = [window.begin(0.0) for _ in range(16)]
+    eras = [window.begin(0.0) for _ in range(32)]
     cuts = [window.end(era, True, 1.0) for era in eras]
-    assert (sum(cuts), window.limit, window.in_flight) == (1, 8, 0)
+    assert (sum(cuts), window.limit, window.in_flight) == (1, 16, 0)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 60, 500, 10_000])

@@ -12,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+from alpaca_farm_core.annotators.base import Annotator
 from alpaca_farm_core.annotators.broker import Jobs
 from alpaca_farm_core.annotators.calls import Answer
 from alpaca_farm_core.annotators.config import AnnotatorConfig
 from alpaca_farm_core.annotators.entry_points import annotate_pairs
 from alpaca_farm_core.annotators.factory import build_annotator
+from alpaca_farm_core.annotators.spec import load_set
 from alpaca_farm_core.config.execution import ExecutionConfig
 
 
@@ -32,9 +34,15 @@ class MadeUp:
 
 def main(pairs: str, folder: str, out: str, calls: str, concurrency: str = "256") -> None:
     rows = json.loads(Path(pairs).read_text(encoding="utf-8"))
-    annotator = build_annotator(
-        AnnotatorConfig(name=folder), Path(calls), ExecutionConfig(concurrency=int(concurrency))
-    )
+    annotator: Annotator
+    if int(concurrency):
+        execution = ExecutionConfig(concurrency=int(concurrency))
+        annotator = build_annotator(AnnotatorConfig(name=folder), Path(calls), execution)
+    else:
+        from alpaca_farm_core.annotators.cache import CallCache
+        from alpaca_farm_core.annotators.llm import LLMAnnotator
+
+        annotator = LLMAnnotator(load_set(folder), MadeUp(), CallCache(Path(calls)))
     began = time.perf_counter()
     annotated = annotate_pairs(rows, annotator, calls=Path(calls))
     seconds = time.perf_counter() - began

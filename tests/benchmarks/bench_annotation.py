@@ -116,6 +116,7 @@ def run(command: Sequence[str], base_url: str, out: Path) -> dict[str, Any]:
     rows = json.loads(out.read_text())
     labelled = sum(row.get("preference") in (1, 2) for row in rows)
     inner = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{wall:6.2f} s  {len(rows)} pairs  {' '.join(map(str, command[1:3]))}", file=sys.stderr, flush=True)
     return {"wall_s": wall, "inner_s": inner["seconds"], "pairs": len(rows), "labelled": labelled} | ask(
         base_url, "/count"
     )
@@ -149,6 +150,11 @@ def measure(python: str | None, repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_files(folder)
+        with server(latency_s=0.0) as quick:
+            calls = str(folder / "calls")
+            fill = ours(folder, quick, N_CACHED, calls, concurrency=0)
+            for _ in range(repeats):
+                arms.setdefault("cached", []).append(ours(folder, quick, N_CACHED, calls))
         with server() as clean, server(0.1, 429) as limited, server(0.1, 500) as failing:
             for _ in range(repeats):
                 arms.setdefault("ours", []).append(ours(folder, clean))
@@ -156,11 +162,6 @@ def measure(python: str | None, repeats: int) -> dict[str, Any]:
                 arms.setdefault("ours_500", []).append(ours(folder, failing))
                 for threads in (16, 32) if python else ():
                     arms.setdefault(f"alpaca_eval_{threads}", []).append(theirs(python, folder, clean, threads))  # type: ignore[arg-type]
-        with server(latency_s=0.0) as quick:
-            calls = str(folder / "calls")
-            fill = ours(folder, quick, N_CACHED, calls, concurrency=0)
-            for _ in range(repeats):
-                arms.setdefault("cached", []).append(ours(folder, quick, N_CACHED, calls))
     found: dict[str, Any] = {name: median(runs) for name, runs in arms.items()}
     return {**found, "fill_cache": fill, **judge(found)}
 
@@ -198,7 +199,8 @@ def main() -> None:
     options = parser.parse_args()
     results = measure(options.alpaca_eval, options.repeats)
     machine = {
-        "command": "python -m tests.benchmarks.bench_annotation " + " ".join(sys.argv[1:]),
+        "command": f"python -m tests.benchmarks.bench_annotation --repeats {options.repeats}"
+        + (" --alpaca-eval PYTHON" if options.alpaca_eval else ""),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
         "load": os.getloadavg()[0],

@@ -56,7 +56,9 @@ def test_missing_labels_have_an_exit_code_of_their_own(alpaca_farm, files, monke
         monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
         done = alpaca_farm("annotate", "pairs", files / "pairs.json", "--annotator", "greedy", "-o", files / "out.json")
     assert done.code == 4
-    assert "n_missing 1" in done.out
+    assert "7 of 8 pairs labelled" in done.out
+    assert "1 of 8 pairs have no annotation (1 unparsable). The judge said for example: 'Hm.'" in done.err
+    assert "take another judge or prompt" in done.err
     assert labels(files / "out.json").count(None) == 1
 
 
@@ -105,3 +107,38 @@ def test_agreement_with_people_and_between_judges(alpaca_farm, files, monkeypatc
     assert list(between.json) == ["people with judge"]
     alone = alpaca_farm("agreement", files / "judge.json")
     assert (alone.code, "nobody to agree with" in alone.err) == (2, True)
+
+
+def test_a_dry_run_counts_calls_and_dollars_and_asks_nobody(alpaca_farm, files, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    command = ["annotate", "pairs", files / "pairs.json", "--annotator", "greedy", "-o", files / "out.json"]
+    said = alpaca_farm(*command, "--dry-run").out
+    assert "8 pairs; 8 calls to make, 0 answered already\nThey cost about $0.0" in said
+    assert "The price of house is not known" in alpaca_farm(*command, "--dry-run", "--model", "house").out
+    flipped = alpaca_farm(*command, "--dry-run", "--label-flip", "0.5", "--json").json
+    assert (flipped["n_pairs"], flipped["n_calls"], flipped["usd"]) == (8, 0, 0)
+    assert not (files / "out.json").exists()
+    with JudgeServer() as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
+        alpaca_farm(*command)
+    found = alpaca_farm(*command, "--dry-run", "--json").json
+    assert (found["n_pairs"], found["n_calls"], found["n_kept"]) == (8, 0, 8)
+
+
+def test_a_budget_stops_with_its_own_exit_code_and_a_higher_one_goes_on(alpaca_farm, files, monkeypatch):
+    command = ["annotate", "pairs", files / "pairs.json", "--annotator", "greedy"]
+    with JudgeServer() as judge:
+        monkeypatch.setenv("OPENAI_BASE_URL", judge.base_url)
+        stopped = alpaca_farm(*command, "-o", files / "a.json", "--budget-usd", "0.003")
+        n = len(judge.bodies)
+        assert (stopped.code, 0 < n < 8) == (3, True)
+        assert "The budget of $0.003 is reached" in stopped.err
+        assert "--budget-usd" in stopped.err
+        assert not (files / "a.json").exists()
+        again = alpaca_farm(*command, "-o", files / "a.json", "--budget-usd", "0.003")
+        assert (again.code, len(judge.bodies)) == (3, n)  # the same account
+        assert alpaca_farm(*command, "-o", files / "a.json", "--budget-usd", "1").code == 0
+        bodies = [json.dumps(body, sort_keys=True) for body in judge.bodies]
+        assert len(set(bodies)) == len(bodies) == 8
+    (account,) = alpaca_farm("cache", "stats", "--json").json["accounts"]
+    assert account == f"annotate {files / 'a.json'}"

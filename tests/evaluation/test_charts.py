@@ -6,6 +6,7 @@ import pytest
 
 from alpaca_farm_core.evaluation.report import format as words
 from alpaca_farm_core.evaluation.report.charts import Series, Whisker, bars, chart_svg, dot_whisker, line_chart
+from alpaca_farm_core.evaluation.report.named_points import NamedPoint, named_points
 from alpaca_farm_core.evaluation.report.scales import Scale, nice_ticks, tick_label
 from alpaca_farm_core.evaluation.report.svg import data_uri
 
@@ -127,3 +128,22 @@ def test_a_chart_of_its_own_is_an_image():
 )
 def test_numbers_as_people_read_them(text, expected):
     assert text == expected
+
+
+def test_names_of_points_stand_beside_their_dots_and_cover_nothing():
+    crowd = [
+        ("one", 0.0, 0.0),
+        ("another", 0.01, 0.001),
+        ("third", 0.02, 0.0),
+        ("<far>", 1.0, 1.0),
+        ("fourth", 0.0, 0.01),
+    ]
+    root = ElementTree.fromstring(named_points([NamedPoint(*point) for point in crowd], "x", "y"))
+    names = {name for name, _, _ in crowd}
+    texts = [(t.text, float(t.get("x")), float(t.get("y"))) for t in root.iter("text") if t.text in names]
+    assert {name for name, _, _ in texts} == names
+    for (one, x, y), (other, a, b) in itertools.combinations(texts, 2):
+        apart = x + 6.2 * len(one) <= a or a + 6.2 * len(other) <= x or abs(y - b) >= 11.9
+        assert apart, (one, other)
+    titles = {title.text for title in root.iter("title")}
+    assert "<far>: 1.00 (x 1.00)" in titles

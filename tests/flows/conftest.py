@@ -1,7 +1,5 @@
 """One Prefect server for all flow tests, started once per session."""
 
-import logging
-
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
@@ -10,8 +8,3 @@ from prefect.testing.utilities import prefect_test_harness
 def prefect_server():
     with prefect_test_harness(server_startup_timeout=60):
         yield
-
-
-def pytest_sessionfinish():
-    """The server is stopped when the interpreter exits, and says so to a stream that pytest has closed by then."""
-    logging.getLogger("prefect").handlers.clear()

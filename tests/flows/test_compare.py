@@ -1,15 +1,18 @@
 """The comparison of methods on tiny settings: what is shared, what runs again, what the table holds."""
 
+import io
 import json
 import math
 
 import pytest
+from rich.console import Console
 
 from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.presets import build_study
 from alpaca_farm_core.errors import UsageError
 from alpaca_farm_core.pipeline.runner import LocalRunner, Planner
+from flows.cli.console import print_comparison
 from flows.cli.options import composition_options, read_seeds
 from flows.compositions import COMPARED, compare
 from tests.tiny import TINY
@@ -49,6 +52,20 @@ def test_the_judged_win_rate_is_the_mean_of_the_seeds(finished):
     row = next(row for row in facts["rows"] if row["method"] == "dpo")
     rates = [store.get(f"evaluation/tiny-seed-{seed}-dpo@v1").metrics["win_rate"] for seed in (0, 1)]
     assert row["win_rate"] == pytest.approx(sum(rates) / 2)
+
+
+def test_the_terminal_shows_one_line_per_method_in_80_columns(finished):
+    _, made = finished
+    facts = read_json(made.path / "comparison.json")
+    console = Console(width=80, file=io.StringIO())
+    print_comparison(facts, console)
+    lines = console.file.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["method", *(row["method"] for row in facts["rows"])]
+    row = next(row for row in facts["rows"] if row["method"] == "dpo")
+    low, high = row["gold_win_rate_interval"]
+    assert (low + high) / 2 == pytest.approx(row["gold_win_rate"])
+    line = next(line for line in lines if line.startswith("dpo"))
+    assert f"{row['gold_win_rate']:.1f} ± {(high - low) / 2:4.1f}" in line
 
 
 def test_times_and_money_are_outside_of_what_is_compared(finished):

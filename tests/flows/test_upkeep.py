@@ -1,6 +1,7 @@
 """The store's upkeep as a flow, what stages tell in events, and what `doctor` says of a server."""
 
 import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -37,28 +38,26 @@ def test_what_nothing_needs_is_told_then_removed(tmp_path, monkeypatch):
     assert [artifact.reference for artifact in store.artifacts()] == ["dataset/numbers@v2"]
 
 
-def stage_events():
-    """Event and resource of all that stages told, oldest first."""
+def stage_events(since):
+    """Event, resource and payload of all that stages told, oldest first."""
     with get_client(sync_client=True) as client:
         address = str(client.api_url).rstrip("/")
-    found = httpx.post(
-        f"{address}/events/filter", json={"filter": {"event": {"prefix": ["alpaca-farm.stage."]}, "order": "ASC"}}
-    )
+    wanted = {"event": {"prefix": ["alpaca-farm.stage."]}, "occurred": {"since": since.isoformat()}, "order": "ASC"}
+    found = httpx.post(f"{address}/events/filter", json={"filter": wanted})
     return [(event["event"], event["resource"], event["payload"]) for event in found.json()["events"]]
 
 
 def test_what_becomes_of_a_stage_is_an_event(tmp_path, monkeypatch):
     monkeypatch.setenv("ALPACA_FARM_STORE", str(tmp_path))
-    before = len(stage_events())
+    began = datetime.now(UTC)
     (tmp_path / "bad.json").write_text("[]")
     FLOWS["sft"](overrides=TINY, return_state=True)
     FLOWS["sft"](overrides=TINY, return_state=True)
     FLOWS["sft"](overrides={**TINY, "dataset.source": str(tmp_path / "bad.json")}, return_state=True)
     deadline = time.monotonic() + 60
-    while len(stage_events()) < before + 5:
-        assert time.monotonic() < deadline, stage_events()
+    while len(told := stage_events(began)) < 5:
+        assert time.monotonic() < deadline, told
         time.sleep(0.2)
-    told = stage_events()[before:]
     assert sorted((event, resource["prefect.resource.id"]) for event, resource, _ in told) == [
         ("alpaca-farm.stage.cached", "alpaca-farm.stage.dataset"),
         ("alpaca-farm.stage.cached", "alpaca-farm.stage.sft"),

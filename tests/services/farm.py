@@ -61,6 +61,13 @@ class Up:
         wait_for(lambda: "Ctrl-C stops everything" in self.said() or self.process.poll() is not None, START_SECONDS)
         assert self.process.poll() is None, self.said()
 
+    def answers(self):
+        """Whether the API answers; it does not while its server is being started again."""
+        try:
+            return self.http.get("/health").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
     def copy_database(self, root):
         """Give another one in `root` this one's database, which spares it the half minute that a new one takes."""
         (root / "prefect").mkdir(parents=True)

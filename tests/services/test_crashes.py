@@ -4,7 +4,6 @@ import json
 import signal
 import time
 
-import httpx
 import psutil
 import pytest
 
@@ -110,14 +109,7 @@ def test_a_killed_server_comes_back_and_knows_its_runs(up):
     (server,) = [p for p in up.processes() if "server" in p.cmdline() and "start" in p.cmdline()]
     server.send_signal(signal.SIGKILL)
     wait_for(lambda: "server died" in up.said(), 30)
-    wait_for(lambda: answers(up), 120)
+    wait_for(up.answers, 120)
     assert up.run(run_id)["state"]["name"] == "Completed"
     after = up.start_run("sft/sft", overrides=TINY, run_name="after")
     up.wait_for_state(after, "Completed", seconds=180)
-
-
-def answers(up):
-    try:
-        return up.http.get("/health").status_code == 200
-    except httpx.TransportError:
-        return False

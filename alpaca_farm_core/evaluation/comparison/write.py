@@ -20,6 +20,7 @@ from alpaca_farm_core.evaluation.comparison.config import ComparisonConfig
 from alpaca_farm_core.evaluation.comparison.facts import build_facts, by_role
 from alpaca_farm_core.evaluation.report import format as words
 from alpaca_farm_core.evaluation.report.charts import Series, Whisker, dot_whisker, line_chart
+from alpaca_farm_core.evaluation.report.named_points import NamedPoint, named_points
 from alpaca_farm_core.evaluation.report.page import page_template
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
@@ -89,8 +90,8 @@ def render(facts: Mapping[str, Any], cost: Mapping[str, Mapping[str, float]]) ->
         facts=facts,
         cost=cost,
         win_rates=Markup(_win_rates(facts)),
-        movement=Markup(_movement(facts)),
-        curve=Markup(_curve(facts)) if facts["best_of_n"] else None,
+        movement=_movement(facts),
+        curves=_curves(facts),
     )
 
 
@@ -105,29 +106,30 @@ def _win_rates(facts: Mapping[str, Any]) -> str:
     return dot_whisker(rows, words_of[basis], reference=(50.0, "even"))
 
 
-def _movement(facts: Mapping[str, Any]) -> str:
-    """Where each method ended: proxy reward by KL; one point each."""
-    points = [row for row in facts["policies"] if row["reward"] is not None]
-    series = [Series(row["method"], [(row["kl"], row["reward"])]) for row in points]
-    return line_chart(series, "KL from the SFT policy, nats per response", "proxy reward", width=640, height=300)
+def _movement(facts: Mapping[str, Any]) -> list[Markup]:
+    """Where each method ended by KL: proxy reward, and gold gain where it is known; one point each."""
+    figures = {"reward": "proxy reward", "gold_gain": "gold utility gained over SFT"}
+    pictures = []
+    for name, words_of in figures.items():
+        points = [
+            NamedPoint(row["method"], row["kl"], row[name], faint=row["method"] == "sft")
+            for row in facts["policies"]
+            if row[name] is not None
+        ]
+        if points:
+            pictures.append(Markup(named_points(points, "KL from the SFT policy, nats per response", words_of)))
+    return pictures
 
 
-def _curve(facts: Mapping[str, Any]) -> str:
-    rows = facts["best_of_n"]
-    lines = [Series("proxy reward", [(row["kl"], row["reward"]) for row in rows])]
-    if rows[0]["gold_utility"] is not None:
-        lines.append(Series("gold utility", [(row["kl"], row["gold_utility"]) for row in rows]))
-    return line_chart(
-        [Series(one.name, _from_start(one.points)) for one in lines],
-        "KL(n) = log n − (n − 1)/n, nats",
-        "gain over n = 1",
-        width=640,
-        height=300,
-    )
-
-
-def _from_start(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [(x, y - points[0][1]) for x, y in points]
+def _curves(facts: Mapping[str, Any]) -> list[Markup]:
+    """Best-of-n by KL(n), proxy and gold each with an axis of its own: their units differ."""
+    rows, pictures = facts["best_of_n"], []
+    for name, words_of in (("reward", "proxy reward of the best of n"), ("gold_utility", "its gold utility")):
+        points = [(row["kl"], row[name]) for row in rows if row[name] is not None]
+        if points:
+            chart = line_chart([Series(words_of, points)], "KL(n) = log n − (n − 1)/n, nats", words_of, height=270)
+            pictures.append(Markup(chart))
+    return pictures
 
 
 @cache

@@ -1,4 +1,11 @@
-"""Reward modelling: policy and preferences artifacts in, reward-model folder with held-out rewards out."""
+"""Reward modelling: policy and preferences artifacts in, reward-model folder with held-out rewards out.
+
+Follows the Bradley-Terry loss of Ouyang et al. 2022, equation 1, on AlpacaFarm's recipe. It differs:
+1. the reward is read at the EOS of finished responses (`eos = false` reads it at the last content token);
+2. rows are padded on the right and read at their own last position, so that padding plays no part;
+3. labels may be soft: a tie has the target 0.5 (the original fails on ties), or is dropped; both are counted;
+4. the artifact is a plain sequence classifier with one label.
+"""
 
 from __future__ import annotations
 

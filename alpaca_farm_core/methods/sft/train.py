@@ -1,4 +1,10 @@
-"""Supervised fine-tuning: dataset artifact and base model in, policy folder with metrics and samples out."""
+"""Supervised fine-tuning: dataset artifact and base model in, policy folder with metrics and samples out.
+
+Follows AlpacaFarm's SFT10k (Taori et al. 2023): next-token loss on the response and its EOS. It differs:
+1. the loss of a step is a mean over its response tokens, whatever the micro-batches and processes;
+2. rows that are too long are dropped and counted, not cut;
+3. prompt and response are tokenised apart, so that no token spans both.
+"""
 
 from __future__ import annotations
 
