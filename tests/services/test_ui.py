@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)"),
 ]
 PATIENCE_MS = 60_000
+sync_api.expect.set_options(timeout=PATIENCE_MS)
 CHANGED = {**TINY, "ppo.kl_coef": 0.0375}
 
 
@@ -57,6 +58,7 @@ def start(page, address):
 def watch(page, up, run_id, name):
     """Stay on the run's page until the run is Completed; photograph its graph and its tasks."""
     up.wait_for_state(run_id, "Completed", seconds=400)
+    page.reload()  # the graph of a page that was opened before its run began stays empty
     sync_api.expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     page.wait_for_timeout(2000)  # the graph is drawn after the state
     page.screenshot(path=f"{page.shots}/{name}-graph.png")
@@ -80,7 +82,7 @@ def test_the_full_flow_from_the_browser_then_the_same_from_the_store(page, tmp_p
         page.screenshot(path=f"{tmp_path}/artifacts.png", full_page=True)
         page.get_by_text("browser-leaderboard-table").first.click()
         page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
-        sync_api.expect(page.get_by_text("win_rate").first).to_be_visible()
+        sync_api.expect(page.get_by_text("win %", exact=True).first).to_be_visible()
         page.screenshot(path=f"{tmp_path}/leaderboard.png", full_page=True)
 
         again = start(page, address)
