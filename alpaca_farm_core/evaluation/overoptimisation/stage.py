@@ -60,7 +60,7 @@ STAGE_JUDGE_SAMPLES = Stage(
 
 STAGE_OVEROPTIMISATION = Stage(
     name="overoptimisation",
-    version=1,
+    version=2,
     config_class=OveroptimisationConfig,
     inputs={
         "method_*": "policy",
