@@ -53,8 +53,9 @@ CANARY = "sk-canary-4f1d9a7be2"
 )
 def test_transient_faults_are_tried_again(tmp_path, reply, kind):
     pairs = make_pairs(12)
+    patient = RetryPolicy(first_delay_s=0.01, max_delay_s=0.05)  # a call may meet the fault several times
     with JudgeServer(fault=every(4, reply)) as judge:
-        annotator = llm(tmp_path, api_judge(judge.base_url, 3))
+        annotator = llm(tmp_path, api_judge(judge.base_url, 3, patient))
         annotations = annotator.annotate(pairs)
     assert {a.state for a in annotations} == {"ok"}
     assert annotator.stats.retries[kind] == len(judge.bodies) - 12 >= 4
