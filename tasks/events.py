@@ -1,7 +1,8 @@
 """What becomes of stages, as Prefect events that automations and dashboards can follow.
 
 `alpaca-farm.stage.completed`, `.cached` and `.failed`, on the resource `alpaca-farm.stage.NAME`; a budget that is
-used up is a failure whose label `alpaca-farm.error` is BudgetReachedError.
+used up is a failure whose label `alpaca-farm.error` is BudgetReachedError. A try that Prefect will repeat is told as
+failed too; a defect of the program is left to Prefect's own events.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_a_signal_stops_training_at_once_and_the_next_run_goes_on(tmp_path, numb
         os.killpg(process.pid, number)  # a terminal sends it to all: the temporary server gets it too
     else:
         process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=30)
     assert process.returncode == code, err
     assert "Traceback" not in out + err
     assert err.strip().endswith("Stopped. Run the same command again to go on from here.")
