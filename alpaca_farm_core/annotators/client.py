@@ -233,7 +233,7 @@ class _Crew:
                 fault = replace(fault, retry_after_s=None)  # another endpoint may be asked at once
             else:
                 failed_on.clear()
-            pause = self._policy.delay_s(attempt, fault, self._random)
+            pause = self._policy.delay_s(1 if turn.lane.healthy else attempt, fault, self._random)
             tries = self._policy.tries if self._reached else self._policy.tries_unreached
             if attempt >= tries or loop.time() - began + pause > self._policy.deadline_s:
                 return fault

@@ -20,6 +20,8 @@ from alpaca_farm_core.annotators.retry import Fault
 
 _NEVER = float("inf")
 _MIN_TIMER_S = 0.001
+_HEALTHY_SHARE = 0.25  # as many faults may come by chance while the server is well
+_MEMORY = 16  # tries that the share of faults looks back on
 
 
 class Lane:
@@ -34,6 +36,12 @@ class Lane:
         self._requests = Pace(endpoint.requests_per_minute, now)
         self._tokens = Pace(endpoint.tokens_per_minute, now)
         self._closed_until = 0.0
+        self._faulty = 1.0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nearly all of its latest tries were answered; not before the first ones were."""
+        return self._faulty < _HEALTHY_SHARE
 
     def wait_s(self, tokens: int, now: float) -> float:
         """Seconds until a try may begin; infinite while too many calls are in flight."""
@@ -50,6 +58,7 @@ class Lane:
     def end(self, era: int, fault: Fault | None, now: float) -> None:
         """Count a try out; when many were throttled, keep the lane closed as long as the server asked for."""
         cut = self.window.end(era, fault is not None and fault.overloaded, now)
+        self._faulty += ((fault is not None and fault.kind == "transient") - self._faulty) / _MEMORY
         if cut and fault is not None and fault.retry_after_s:
             self._closed_until = max(self._closed_until, now + fault.retry_after_s)
 

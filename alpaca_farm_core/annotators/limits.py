@@ -9,7 +9,7 @@ from __future__ import annotations
 
 _START = 32
 _CUT_SHARE = 0.25
-_GAIN = 1.25  # slow start ends when doubling the calls in flight no longer brings so many times the rate
+_GAIN = 1.1  # slow start ends when doubling the calls in flight no longer brings so many times the rate
 _WINDOW_S = 60.0
 _BURST_SHARE = 0.1
 

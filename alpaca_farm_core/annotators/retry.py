@@ -64,16 +64,17 @@ class RetryPolicy:
     Attributes:
         tries: At most so many tries of one call.
         tries_unreached: The same while no server has answered at all (a wrong address is reported soon).
-        first_delay_s: Pause before the second try; doubles with each further one.
+        first_delay_s: Pause before the second try; doubles with each further one, unless the server is well
+            and the call was only unlucky.
         max_delay_s: Longest pause of our own choice (a server's Retry-After may be longer).
         timeout_s: Longest wait for one try, whole body included.
         deadline_s: Longest time for one call, pauses included.
         stop_after: Calls given up in a row, with no answer between them, that stop the run.
     """
 
-    tries: int = 10
+    tries: int = 11
     tries_unreached: int = 4
-    first_delay_s: float = 0.1
+    first_delay_s: float = 0.05
     max_delay_s: float = 30.0
     timeout_s: float = 120.0
     deadline_s: float = 600.0

@@ -86,6 +86,28 @@ def test_backoff_grows_is_jittered_and_bounded():
     assert policy.delay_s(1, Fault("transient", "429", "", retry_after_s=60), Random(0)) == 60
 
 
+class Diary(RetryPolicy):
+    """Writes down after which try each pause was reckoned."""
+
+    def delay_s(self, attempt, fault, random):
+        self.__dict__.setdefault("attempts", []).append(attempt)
+        return 0.0
+
+
+def test_pauses_grow_when_the_server_fails_and_not_when_one_call_is_unlucky(tmp_path):
+    pairs, unlucky, down = make_pairs(60), "Instruction number 50.", Diary(tries=8)
+    with JudgeServer() as judge:
+        judge.fault = lambda number: status(500) if unlucky in judge.bodies[number]["messages"][-1]["content"] else None
+        well = Diary(tries=4)
+        annotations = llm(tmp_path, api_judge(judge.base_url, 1, well)).annotate(pairs)
+        assert [a.state for a in annotations].count("failed") == 1
+        assert well.attempts[:3] == [1, 1, 1]
+        judge.fault = lambda number: status(500) if len(judge.bodies) > 100 else None  # fails in the middle
+        llm(tmp_path / "other", api_judge(judge.base_url, 1, down)).annotate(pairs[:42])
+    assert (down.attempts[0], down.attempts[4:8]) == (1, [5, 6, 7, 8])
+    assert down.attempts[8:16] == [1, 2, 3, 4, 5, 6, 7, 8]  # the next call finds the server known to fail
+
+
 def test_a_call_that_never_succeeds_fails_alone_and_is_asked_again_next_time(tmp_path):
     pairs = make_pairs(6)
     unlucky = pairs[2].output_1
