@@ -1,6 +1,7 @@
-"""The critic: a backbone of its own and a scalar head that gives a value at every position.
+"""The critic: a scalar head that gives a value at every position, on the policy's states or a backbone of its own.
 
-Token ids in, values out. Which states they are values of, and how they are trained, is PPO's business.
+Hidden states or token ids in, values out. Which states they are values of, and how they are trained, is PPO's
+business.
 """
 
 from __future__ import annotations
@@ -21,16 +22,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class ValueHead(nn.Linear):
+    """Hidden states to values, in float32; 0 everywhere at first. For the states of `model`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        width = int(model.config.get_text_config().hidden_size)
+        super().__init__(width, 1, dtype=torch.float32, device=model.device)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map states [..., D] to values [...]."""
+        with torch.autocast(hidden.device.type, enabled=False):  # three digits are too few for a value
+            return super().forward(hidden.float()).squeeze(-1)
+
+
 class ValueModel(nn.Module):
     """Backbone and value head, initialised from a policy or a reward model by `from_model`."""
 
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__()
-        width = int(backbone.config.get_text_config().hidden_size)
         self.backbone = backbone
-        self.value_head = nn.Linear(width, 1, dtype=torch.float32, device=backbone.device)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = ValueHead(backbone)
 
     @classmethod
     def from_model(cls, model: PreTrainedModel, zero_head: bool = True, share: bool = False) -> ValueModel:
@@ -60,9 +73,7 @@ class ValueModel(nn.Module):
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
         """Return values_BT (float32): the value at t has seen tokens 0 … t. Undefined at padding."""
-        hidden_BTD = hidden_states(self.backbone, input_ids_BT, attention_mask_BT)
-        with torch.autocast(hidden_BTD.device.type, enabled=False):  # three digits are too few for a value
-            return cast(Tensor, self.value_head(hidden_BTD.float())).squeeze(-1)
+        return cast(Tensor, self.value_head(hidden_states(self.backbone, input_ids_BT, attention_mask_BT)))
 
     def save(self, path: Path) -> None:
         """Write all weights to one safetensors file."""

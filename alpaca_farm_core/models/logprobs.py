@@ -72,11 +72,25 @@ def response_logprobs(
     if head_obstacle(model):
         return _through_forward(model, input_ids_BT, attention_mask_BT, mask_BT, temperature, chunk, entropy_grad)
     hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
-    head = cast(Head, model.get_output_embeddings())
-    scores = token_logprobs(
-        hidden_BTD[:, :-1], head, input_ids_BT[:, 1:], mask_BT[:, 1:], temperature, chunk, entropy_grad
-    )
-    return TokenScores(*(nn.functional.pad(scored, (1, 0)) for scored in scores))
+    return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, chunk, entropy_grad)
+
+
+def logprobs_and_states(
+    model: PreTrainedModel,
+    input_ids_BT: Tensor,
+    attention_mask_BT: Tensor,
+    response_mask_BT: Tensor,
+    temperature: float = 1.0,
+) -> tuple[TokenScores, Tensor]:
+    """`response_logprobs` and the last layer's hidden_BTD, from one pass; gradients flow through both.
+
+    A model that changes its logits behind the head needs a second pass.
+    """
+    hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
+    if head_obstacle(model):
+        scores = response_logprobs(model, input_ids_BT, attention_mask_BT, response_mask_BT, temperature)
+        return scores, hidden_BTD
+    return _from_states(model, hidden_BTD, input_ids_BT, response_mask_BT.bool(), temperature), hidden_BTD
 
 
 def token_logprobs(
@@ -120,6 +134,23 @@ def head_obstacle(model: PreTrainedModel) -> str:
     if model not in _known_obstacles:
         _known_obstacles[model] = _find_obstacle(model)
     return _known_obstacles[model]
+
+
+def _from_states(
+    model: PreTrainedModel,
+    hidden_BTD: Tensor,
+    input_ids_BT: Tensor,
+    mask_BT: Tensor,
+    temperature: float,
+    chunk: int = 0,
+    entropy_grad: bool = False,
+) -> TokenScores:
+    """Score each token from the state before it."""
+    head = cast(Head, model.get_output_embeddings())
+    scores = token_logprobs(
+        hidden_BTD[:, :-1], head, input_ids_BT[:, 1:], mask_BT[:, 1:], temperature, chunk, entropy_grad
+    )
+    return TokenScores(*(nn.functional.pad(scored, (1, 0)) for scored in scores))
 
 
 def _score_chunk(

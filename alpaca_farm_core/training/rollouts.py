@@ -20,13 +20,13 @@ from alpaca_farm_core.generation.engine import generate
 from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.generation.scoring import reads_eos, score
 from alpaca_farm_core.models.backbone import hidden_states
-from alpaca_farm_core.models.logprobs import TokenScores, response_logprobs
+from alpaca_farm_core.models.logprobs import TokenScores, logprobs_and_states, response_logprobs
 from alpaca_farm_core.training.masking import masked_fill_zero
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from alpaca_farm_core.models.heads import ValueModel
+    from alpaca_farm_core.models.heads import ValueHead, ValueModel
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,18 @@ class Passes:
             )
         return TokenScores(*(part.on_grid(values) for values in scores))
 
+    def scores_and_values(
+        self, policy: PreTrainedModel, head: ValueHead, part: MicroBatch, temperature: float
+    ) -> tuple[TokenScores, Tensor]:
+        """`token_scores`, and values of the policy's states before each response token, from one pass."""
+        ids_BT = part.batch.input_ids_BT
+        with self.arithmetic():
+            scores, hidden_BTD = logprobs_and_states(
+                policy, ids_BT, torch.ones_like(ids_BT), part.batch.response_mask_BT, temperature
+            )
+        on_grid = TokenScores(*(part.on_grid(values) for values in scores))
+        return on_grid, part.on_grid(head(hidden_BTD), shift=-1)
+
     def states(self, policy: PreTrainedModel, part: MicroBatch) -> Tensor:
         """Hidden states before each response token, [B, width, D]; gradients flow."""
         with self.arithmetic():
@@ -139,20 +151,26 @@ class Passes:
         self, policy: PreTrainedModel, responses: Responses, temperature: float, width: int
     ) -> TokenScores:
         """Score all responses; grids [N, width], 0 behind the end of a response."""
-        logprobs, entropies = self._grid(responses, width), self._grid(responses, width)
-        for part in self.micro_batches(responses):
-            scores = self.token_scores(policy, part, temperature)
-            logprobs[part.rows, : part.width], entropies[part.rows, : part.width] = scores
-        mask = responses.mask_NR(width, self.device)
-        return TokenScores(masked_fill_zero(logprobs, mask), masked_fill_zero(entropies, mask))
+        return TokenScores(*self._grids(responses, width, lambda part: self.token_scores(policy, part, temperature)))
+
+    @torch.no_grad()
+    def all_scores_and_values(
+        self, policy: PreTrainedModel, head: ValueHead, responses: Responses, temperature: float, width: int
+    ) -> tuple[TokenScores, Tensor]:
+        """`all_token_scores`, and the values of the policy's own states, [N, width], from one pass."""
+
+        def run(part: MicroBatch) -> tuple[Tensor, ...]:
+            scores, values = self.scores_and_values(policy, head, part, temperature)
+            return *scores, values
+
+        logprobs, entropies, values = self._grids(responses, width, run)
+        return TokenScores(logprobs, entropies), values
 
     @torch.no_grad()
     def all_values(self, critic: ValueModel, responses: Responses, width: int) -> Tensor:
         """Values before each response token, grid [N, width], 0 behind the end of a response."""
-        values = self._grid(responses, width)
-        for part in self.micro_batches(responses):
-            values[part.rows, : part.width] = self.values(critic, part)
-        return masked_fill_zero(values, responses.mask_NR(width, self.device))
+        (values,) = self._grids(responses, width, lambda part: (self.values(critic, part),))
+        return values
 
     def rewards(self, reward_model: PreTrainedModel, responses: Responses, with_eos: bool = True) -> list[float]:
         """Rewards at the end of each response; EOS is shown if `with_eos` and the reward model reads it."""
@@ -164,8 +182,16 @@ class Passes:
         with self.arithmetic():
             return score(reward_model, responses.prompt_ids, texts, self.pad_id, self.micro_batch_tokens)
 
-    def _grid(self, responses: Responses, width: int) -> Tensor:
-        return torch.zeros(len(responses), width, device=self.device)
+    def _grids(self, responses: Responses, width: int, run: Callable[[MicroBatch], tuple[Tensor, ...]]) -> list[Tensor]:
+        """Put what `run` gives for each micro-batch, [B, its width] each, on grids of all responses."""
+        grids: list[Tensor] = []
+        for part in self.micro_batches(responses):
+            found = run(part)
+            grids = grids or [torch.zeros(len(responses), width, device=self.device) for _ in found]
+            for grid, values in zip(grids, found, strict=True):
+                grid[part.rows, : part.width] = values
+        mask = responses.mask_NR(width, self.device)
+        return [masked_fill_zero(grid, mask) for grid in grids]
 
 
 class Sampler:

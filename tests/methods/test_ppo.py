@@ -36,7 +36,10 @@ def prepare(world, tmp_path, execution=toy.EXECUTION, **values):
     params = SamplingParams(config.max_new_tokens, config.temperature)
     responses = setup.sampler.sample(setup.prompts.token_ids[:12], list(range(12)), params)
     answers = Answers(setup.prompts.instructions[:12], responses, setup.loaded.tokenizer)
-    judged = judge(answers, setup.policy.model, setup.reference, setup.reward, setup.passes, config, algorithm.width)
+    judged = judge(
+        answers, setup.policy.model, setup.reference, setup.reward, setup.passes, config, algorithm.width,
+        value_head=algorithm.value_head,
+    )  # fmt: skip
     return algorithm, setup, judged, algorithm.objective(judged, 1, config.kl_coef)
 
 
@@ -302,6 +305,7 @@ def test_steps_follow_from_passes(world, store):
     [
         ({"rollout_batch_size": 10, "minibatch_size": 4}, "multiple of minibatch_size 4"),
         ({"critic_init": "policy", "zero_value_head": False}, "critic_init"),
+        ({"critic": "shared_trunk", "zero_value_head": False}, "needs critic = 'separate'"),
     ],
 )
 def test_contradictions_in_the_config(values, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -36,11 +36,16 @@ class Learnable:
 
 
 def learnable(
-    judged: Judged, critic: ValueModel, passes: Passes, config: PPOConfig, kl_coef: float, total: Total = alone
+    judged: Judged, critic: ValueModel | None, passes: Passes, config: PPOConfig, kl_coef: float, total: Total = alone
 ) -> Learnable:
-    """Turn rewards, KL and values into advantages and returns; whitening is over all processes."""
+    """Turn rewards, KL and values into advantages and returns; whitening is over all processes.
+
+    Values that were judged along with the policy are taken; others come from `critic`.
+    """
     mask_NR = judged.mask_NR
-    values_NR = passes.all_values(critic, judged.responses, mask_NR.shape[1])
+    values_NR = judged.values_NR
+    if values_NR is None:
+        values_NR = passes.all_values(cast("ValueModel", critic), judged.responses, mask_NR.shape[1])
     kl_NR = kl_estimate(judged.logprobs_NR, judged.reference_logprobs_NR, "k1")
     if config.paper_compat:
         kl_NR = kl_NR.clamp(min=0)

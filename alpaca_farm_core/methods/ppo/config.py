@@ -29,8 +29,13 @@ class PPOConfig(EpochsConfig):
 
     # models
     critic_learning_rate: float = Field(0.0, ge=0, description="Highest learning rate of the critic; 0 = the policy's.")
+    critic: Literal["separate", "shared_trunk"] = Field(
+        "separate",
+        description="A model of its own; or a value head on the policy's last hidden states, with one backbone and "
+        "one pass for both: half of the memory and time, but policy and values pull at the same weights.",
+    )
     critic_init: Literal["reward_model", "policy"] = Field(
-        "reward_model", description="Backbone the critic starts from."
+        "reward_model", description="Backbone that a separate critic starts from."
     )
     zero_value_head: bool = Field(True, description="Start with value 0; false = with the reward model's own head.")
     paper_compat: bool = Field(
@@ -47,8 +52,15 @@ class PPOConfig(EpochsConfig):
         return self
 
     @model_validator(mode="after")
+    def head_on_the_policy_starts_at_zero(self) -> Self:
+        """The reward model's head knows nothing of the policy's states."""
+        if self.critic == "shared_trunk" and not self.zero_value_head:
+            raise ValueError("zero_value_head = false needs critic = 'separate'")
+        return self
+
+    @model_validator(mode="after")
     def critic_of_the_reward_model_needs_one(self) -> Self:
-        """Other rewards have no backbone to start from."""
-        if self.critic_init == "reward_model" and not self.reward.needs_reward_model:
+        """Other rewards have no backbone for a separate critic to start from."""
+        if self.critic == "separate" and self.critic_init == "reward_model" and not self.reward.needs_reward_model:
             raise ValueError(f"reward.kind = '{self.reward.kind}' needs critic_init = 'policy'")
         return self

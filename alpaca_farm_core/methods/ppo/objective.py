@@ -1,4 +1,7 @@
-"""PPO as an algorithm of the on-policy loop: actor and critic, whitened advantages, clipped losses."""
+"""PPO as an algorithm of the on-policy loop: actor and critic, whitened advantages, clipped losses.
+
+The critic is a model of its own, or a value head on the policy's trunk.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from torch import Tensor
 from alpaca_farm_core.methods.ppo.advantages import learnable, value_metrics
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.ppo.loss import policy_loss, value_loss
-from alpaca_farm_core.models.heads import ValueModel
+from alpaca_farm_core.models.heads import ValueHead, ValueModel
 from alpaca_farm_core.models.lora import adapt
 from alpaca_farm_core.training.kl import kl_estimate
 from alpaca_farm_core.training.masking import masked_sum
@@ -19,6 +22,7 @@ from alpaca_farm_core.training.on_policy.setup import Setup
 from alpaca_farm_core.training.rollouts import MicroBatch
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -33,10 +37,13 @@ class PPO(Plain):
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self.config: PPOConfig = setup.config
-        self.critic = build_critic(setup)
+        self.critic = None if self.config.critic == "shared_trunk" else build_critic(setup)
+        policy = cast("PreTrainedModel", setup.policy.model)
+        self.value_head = ValueHead(policy) if self.critic is None else None
+        trained = cast("nn.Module", self.critic or self.value_head)
         self.learners = {
             "policy": setup.policy,
-            "critic": setup.learner(self.critic, self.config.critic_learning_rate),
+            "critic": setup.learner(trained, self.config.critic_learning_rate),
         }
         # The original pads every response to max_new_tokens, counts the padding, and clips both models together.
         self.clip_together = self.config.paper_compat
@@ -73,37 +80,57 @@ class ActorCritic:
         return self._judged.mask_NR[rows].sum()
 
     def backward(self, part: MicroBatch, weight: float) -> dict[str, Tensor]:
-        """Gradients of both models; sums of losses and of clipped tokens."""
-        config, judged, targets = self._config, self._judged, self.targets
+        """Gradients of both models; sums of losses and of clipped tokens.
+
+        Of two models one graph after the other is held; a shared trunk has one graph for both losses.
+        """
+        passes, temperature, ppo = self._setup.passes, self._config.temperature, self._ppo
+        policy = cast("PreTrainedModel", self._setup.policy.model)
+        if ppo.value_head is not None:
+            scores, values = passes.scores_and_values(policy, ppo.value_head, part, temperature)
+            actor, sums = self._actor(scores.logprobs_BT, part)
+            critic, more = self._critic(values, part)
+            _backward((actor + critic) / weight)
+            return sums | more
+        assert ppo.critic is not None
+        actor, sums = self._actor(passes.token_scores(policy, part, temperature).logprobs_BT, part)
+        _backward(actor / weight)
+        critic, more = self._critic(passes.values(ppo.critic, part), part)
+        _backward(critic / weight)
+        return sums | more
+
+    def _actor(self, logprobs: Tensor, part: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the policy, summed over the tokens, and what is recorded of it."""
+        config, judged = self._config, self._judged
         rows, width = part.rows, part.width
         mask = judged.mask_NR[rows, :width]
-        policy = cast("PreTrainedModel", self._setup.policy.model)
-        logprobs = self._setup.passes.token_scores(policy, part, config.temperature).logprobs_BT
-        actor = policy_loss(
-            logprobs, judged.logprobs_NR[rows, :width], targets.advantages_NR[rows, :width], mask, config.clip_range
-        )
-        loss, sums = (
-            actor.loss,
-            {"policy_loss": actor.loss, "clip_fraction": actor.clipped, "approx_kl": actor.approx_kl},
-        )
-        if config.kl_loss_coef:
-            kl = masked_sum(kl_estimate(logprobs, judged.reference_logprobs_NR[rows, :width], config.kl_loss), mask)
-            loss, sums["kl_loss"] = loss + config.kl_loss_coef * kl, kl
-        (loss / weight).backward()  # type: ignore[no-untyped-call]
-        values = self._setup.passes.values(self._ppo.critic, part)
+        advantages = self.targets.advantages_NR[rows, :width]
+        actor = policy_loss(logprobs, judged.logprobs_NR[rows, :width], advantages, mask, config.clip_range)
+        sums = {"policy_loss": actor.loss, "clip_fraction": actor.clipped, "approx_kl": actor.approx_kl}
+        if not config.kl_loss_coef:
+            return actor.loss, sums
+        kl = masked_sum(kl_estimate(logprobs, judged.reference_logprobs_NR[rows, :width], config.kl_loss), mask)
+        return actor.loss + config.kl_loss_coef * kl, {**sums, "kl_loss": kl}
+
+    def _critic(self, values: Tensor, part: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted loss of the values, summed over the tokens, and what is recorded of it."""
+        targets, rows, width = self.targets, part.rows, part.width
         critic = value_loss(
             values,
             targets.values_NR[rows, :width],
             targets.returns_NR[rows, :width],
-            mask,
-            config.value_clip_range,
+            self._judged.mask_NR[rows, :width],
+            self._config.value_clip_range,
         )
-        (config.vf_coef * critic.loss / weight).backward()  # type: ignore[no-untyped-call]
-        return sums | {
+        return self._config.vf_coef * critic.loss, {
             "value_loss": critic.loss,
             "value_clip_fraction": critic.clipped,
             "value_error": critic.squared_error,
         }
+
+
+def _backward(loss: Tensor) -> None:
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def build_critic(setup: Setup) -> ValueModel:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from alpaca_farm_core.training.launch import Workers
 from alpaca_farm_core.training.on_policy.judged import Judged
 from alpaca_farm_core.training.order import permutation
 from alpaca_farm_core.training.rollouts import MicroBatch, Responses
+
+if TYPE_CHECKING:
+    from alpaca_farm_core.models.heads import ValueHead
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,14 @@ class Algorithm(Protocol):
         group_size: Answers to each prompt of a rollout.
         clip_together: Clip all learners' gradients by their common norm.
         width: Response positions of all grids; 0 = those of the longest response.
+        value_head: Of a critic on the policy's own states, whose values come with its log-probabilities.
     """
 
     title: str
     group_size: int
     clip_together: bool
     width: int
+    value_head: ValueHead | None
 
     @property
     def learners(self) -> Mapping[str, Learner]:
@@ -114,6 +119,7 @@ class Plain:
     group_size = 1
     clip_together = False
     width = 0
+    value_head: ValueHead | None = None
 
     def shown(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Return the prompts."""

@@ -23,6 +23,8 @@ from alpaca_farm_core.training.rollouts import Passes, Responses
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from alpaca_farm_core.models.heads import ValueHead
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -37,6 +39,7 @@ class Judged:
         entropies_NR: Of that policy.
         reference_logprobs_NR: Of the reference policy.
         counts: Sums over the responses that the reward reports besides.
+        values_NR: Of a value head on that policy's states, where there is one.
     """
 
     responses: Responses
@@ -47,6 +50,7 @@ class Judged:
     entropies_NR: Tensor
     reference_logprobs_NR: Tensor
     counts: Mapping[str, float] = field(default_factory=dict)
+    values_NR: Tensor | None = None
 
     @property
     def kl_N(self) -> Tensor:
@@ -69,6 +73,7 @@ def judge(
     config: OnPolicyConfig,
     width: int = 0,
     policy_prompts: list[list[int]] | None = None,
+    value_head: ValueHead | None = None,
 ) -> Judged:
     """Run reward, policy and reference over answers.
 
@@ -81,6 +86,7 @@ def judge(
         config: Temperature and penalty.
         width: Response positions of the grids; 0 = those of the longest response.
         policy_prompts: What the policy was shown where that differs from what reward and reference are shown.
+        value_head: Of a critic that shares the policy's trunk: its values come from the same pass.
     """
     responses = answers.responses
     width = width or responses.width()
@@ -88,7 +94,11 @@ def judge(
     rewards_N = torch.tensor(scored.rewards, device=passes.device)
     finished_N = torch.tensor(responses.finished, device=passes.device)
     shown = responses if policy_prompts is None else Responses(policy_prompts, *responses.answers)
-    scores = passes.all_token_scores(policy, shown, config.temperature, width)
+    values_NR = None
+    if value_head is None:
+        scores = passes.all_token_scores(policy, shown, config.temperature, width)
+    else:
+        scores, values_NR = passes.all_scores_and_values(policy, value_head, shown, config.temperature, width)
     reference_scores = passes.all_token_scores(reference, responses, config.temperature, width)
     return Judged(
         responses,
@@ -99,6 +109,7 @@ def judge(
         scores.entropies_BT,
         reference_scores.logprobs_BT,
         scored.counts,
+        values_NR,
     )
 
 

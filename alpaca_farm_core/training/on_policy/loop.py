@@ -201,6 +201,7 @@ class OnPolicy:
             config,
             algorithm.width,
             shown,
+            algorithm.value_head,
         )
 
     def _set_learning_rates(self, step: int) -> float:
