@@ -44,6 +44,13 @@ class ExecutionConfig(Config):
         description="Tokens (padding included) in one pass; lower it when memory is short.",
     )
     decode_batch_size: int = Field(64, ge=1, description="Rows decoded together.")
+    activation_checkpointing: bool = Field(
+        False,
+        description="Run each block again in the backward pass instead of keeping it: less memory, a third slower.",
+    )
+    offload: bool = Field(
+        False, description="On a GPU, reference and reward model wait in the machine's memory while others are updated."
+    )
     concurrency: int = Field(
         64, ge=1, description="Most API calls in flight at once; fewer while the server pushes back."
     )

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.models.lora import load_trained_state, trained_state
+from alpaca_farm_core.models.recompute import recompute_activations
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.pipeline.stop import StopRequest
 from alpaca_farm_core.training.checkpoint import Checkpoint, Checkpointer
 from alpaca_farm_core.training.config import LoopConfig
+from alpaca_farm_core.training.dropout import seed_dropout
 from alpaca_farm_core.training.finite import require_finite
 from alpaca_farm_core.training.launch import Workers
 from alpaca_farm_core.training.optimiser import (
@@ -109,6 +111,8 @@ class Supervised:
         cls, context: StageContext, model: nn.Module, objective: Objective, workers: Workers, execution: ExecutionConfig
     ) -> Supervised:
         """Set up a stage's run: its config, progress and checkpoint folder."""
+        if execution.activation_checkpointing:
+            recompute_activations(model)
         return cls(
             model,
             objective,
@@ -170,6 +174,7 @@ class Supervised:
         # 1. the rows of this step
         epoch, place = divmod(step, self._per_epoch)
         assert self.config.seed is not None
+        seed_dropout(self.config.seed, step, self.workers.rank)
         rows = epoch_batches(len(self.objective), self.config.batch_size, self.config.seed, epoch)[place]
         # 2. forward and backward, micro-batch by micro-batch
         loss, counts = self._accumulate(rows)

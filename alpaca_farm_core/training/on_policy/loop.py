@@ -18,6 +18,7 @@ from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.seeding import stable_seed
 from alpaca_farm_core.training.checkpoint import Checkpoint, Checkpointer
+from alpaca_farm_core.training.dropout import seed_dropout
 from alpaca_farm_core.training.finite import require_finite
 from alpaca_farm_core.training.kl import AdaptiveKL, FixedKL
 from alpaca_farm_core.training.on_policy.algorithm import Algorithm
@@ -122,7 +123,10 @@ class OnPolicy:
         update = Update(
             self._algorithm, objective, setup.passes, setup.workers, config.max_grad_norm, dropout=config.dropout
         )
-        metrics |= update.run(step, self._checkpointer.newest_step)
+        assert config.seed is not None
+        seed_dropout(config.seed, step, setup.workers.rank)
+        with setup.offloaded(self._algorithm.learners.values()):
+            metrics |= update.run(step, self._checkpointer.newest_step)
         # 5. the next KL coefficient
         self._controller.update(metrics["kl"])
         self._seconds += time.perf_counter() - started

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
+from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.data.rows import read_split
 from alpaca_farm_core.data.tokenise import tokenise_prompts
 from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.models.loading import LoadedModel, load_policy
 from alpaca_farm_core.models.lora import adapt, sharing_weights
+from alpaca_farm_core.models.recompute import recompute_activations
 from alpaca_farm_core.models.tokens import add_special_tokens
 from alpaca_farm_core.pipeline.stage import StageContext
 from alpaca_farm_core.training.launch import Workers, start_workers
+from alpaca_farm_core.training.offload import offloaded
 from alpaca_farm_core.training.on_policy.algorithm import Learner
 from alpaca_farm_core.training.on_policy.config import OnPolicyConfig
 from alpaca_farm_core.training.optimiser import build_optimiser
@@ -58,6 +63,7 @@ class Setup:
         sampler: Draws responses from the policy.
         passes: How forward passes run.
         workers: The processes.
+        execution: As this process follows it.
         prompts: Of training.
         heldout: Of evaluation.
     """
@@ -72,12 +78,20 @@ class Setup:
     sampler: Sampler
     passes: Passes
     workers: Workers
+    execution: ExecutionConfig
     prompts: Prompts
     heldout: Prompts
 
     def learner(self, model: nn.Module, learning_rate: float = 0.0) -> Learner:
         """A further model in training; learning rate 0 = the policy's."""
-        return learner(model, self.config, learning_rate)
+        return learner(model, self.config, self.execution, learning_rate)
+
+    def offloaded(self, learners: Iterable[Learner]) -> AbstractContextManager[None]:
+        """While learners are updated: reference and reward model wait, where that is asked for."""
+        idle = [self.reference, *([self.reward_model] if self.reward_model else [])]
+        return offloaded(
+            idle if self.execution.offload else [], [learner.model for learner in learners], self.workers.device
+        )
 
 
 def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool = True) -> Setup:
@@ -114,12 +128,13 @@ def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool =
         reference,
         reward,
         reward_model,
-        learner(policy, config),
+        learner(policy, config, execution),
         Sampler(
             policy, config.precision == "bfloat16", int(tokenizer.eos_token_id), pad_id, execution.decode_batch_size
         ),
         passes,
         workers,
+        execution,
         _prompts(context, loaded, config.split, room),
         _prompts(context, loaded, config.eval_split, room, config.eval_prompts),
     )
@@ -130,8 +145,12 @@ def frozen(model: PreTrainedModel) -> PreTrainedModel:
     return cast("PreTrainedModel", model.eval().requires_grad_(False))
 
 
-def learner(model: nn.Module, config: OnPolicyConfig, learning_rate: float = 0.0) -> Learner:
+def learner(
+    model: nn.Module, config: OnPolicyConfig, execution: ExecutionConfig, learning_rate: float = 0.0
+) -> Learner:
     """Give a model its optimiser; learning rate 0 = the config's."""
+    if execution.activation_checkpointing:
+        recompute_activations(model)
     return Learner(model, build_optimiser(model, config, learning_rate), learning_rate or config.learning_rate)
 
 

@@ -1,0 +1,52 @@
+"""Settings that save memory: activation checkpointing and offload change no result."""
+
+import pytest
+import torch
+
+from alpaca_farm_core.artifacts.store import Store
+from alpaca_farm_core.models.config import LoraConfig
+from alpaca_farm_core.models.lora import adapt, sharing_weights
+from alpaca_farm_core.training.offload import offloaded, own_tensors
+from tests.methods import toy
+
+SAVING = toy.EXECUTION.model_copy(update={"activation_checkpointing": True, "offload": True})
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    return toy.make_world(Store(tmp_path_factory.mktemp("world") / "store"))
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"critic": "shared_trunk"}, {"lora": {"rank": 2, "dropout": 0.5}, "dropout": True}], ids=str
+)
+def test_ppo_is_the_same_bits(world, tmp_path, values):
+    plain = toy.ppo(Store(tmp_path / "a"), world, **values)
+    saving = toy.ppo(Store(tmp_path / "b"), world, execution=SAVING, **values)
+    assert saving.manifest.semantic() == plain.manifest.semantic()
+
+
+def test_supervised_training_is_the_same_bits(world, tmp_path):
+    def make(store, execution):
+        policy = toy.sft(store, world.data, execution=execution)
+        return policy, toy.reward_model(store, policy, world.preferences, execution=execution)
+
+    plain = make(Store(tmp_path / "plain"), toy.EXECUTION)
+    saving = make(Store(tmp_path / "saving"), SAVING)
+    assert [made.manifest.semantic() for made in saving] == [made.manifest.semantic() for made in plain]
+
+
+def test_what_waits_is_what_nobody_at_work_shares():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    reference, reward = (LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes)) for _ in range(2))
+    reference.requires_grad_(False)
+    policy = sharing_weights(reference)
+    adapt(policy, LoraConfig(rank=2), seed=0)
+    assert own_tensors([reference], [policy]) == []
+    waiting = own_tensors([reference, reward], [policy])
+    assert {tensor.data_ptr() for tensor in waiting} == {parameter.data_ptr() for parameter in reward.parameters()}
+    before = [tensor.data_ptr() for tensor in waiting]
+    with offloaded([reference, reward], [policy], torch.device("cpu")):
+        assert [tensor.data_ptr() for tensor in waiting] == before
