@@ -20,6 +20,10 @@ from alpaca_farm_core.errors import TrainingStoppedError
 PATIENCE_SECONDS = 8.0
 """A signal that finds no end of a step for so long interrupts at once; older checkpoints are kept."""
 
+TOGETHER_SECONDS = 1.0
+"""Signals so close to the first are the same request: a batch system or timeout(1) sends one to the process and one
+to its group, and a caller hands its own on."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -38,6 +42,7 @@ class StopRequest:
         self._hours = deadline_hours
         self._deadline = time.monotonic() + 3600 * deadline_hours if deadline_hours else None
         self._signal: int | None = None
+        self._one_request_until = 0.0
         self._before: dict[int, Any] = {}
 
     def is_asked(self) -> bool:
@@ -75,16 +80,18 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:  # asked before, or patience is over
-            self._restore()
-            signal.raise_signal(number)
+            if time.monotonic() >= self._one_request_until:
+                self._restore()
+                signal.raise_signal(number)
             return
-        self._signal = number
+        self._signal, self._one_request_until = number, time.monotonic() + TOGETHER_SECONDS
         timer = threading.Timer(PATIENCE_SECONDS, self._insist, (number,))
         timer.daemon = True
         timer.start()
 
     def _insist(self, number: int) -> None:
         if self._before:
+            self._one_request_until = 0.0
             os.kill(os.getpid(), number)
 
     def _restore(self) -> None:

@@ -95,6 +95,7 @@ def _sigterm_unwinds() -> Iterator[None]:
     """Leave on SIGTERM through the exits of what is running, so that Prefect's own server stops too."""
 
     def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # one sent to the process and one to its group are the same
         _say_stopped()
         sys.exit(128 + number)
 

@@ -20,16 +20,15 @@ from flows.cli.options import (
     settings_options,
     store_option,
 )
+from flows.services.quiet import QUIET
 
 if TYPE_CHECKING:
     from alpaca_farm_core.artifacts.manifest import Artifact
     from alpaca_farm_core.artifacts.store import Store
 
-# Quiet and private, unless the user has said otherwise. Set before Prefect is imported.
+# Unless the user has said otherwise. Set before Prefect is imported.
 _PREFECT_DEFAULTS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "DO_NOT_TRACK": "1",
+    **QUIET,
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few beside busy neighbours
@@ -167,11 +166,15 @@ def _run_flow(
     from flows.cli.console import TerminalDisplay
 
     with console.status("Starting Prefect …"):
+        from prefect.settings import get_current_settings
+
         from flows.rlhf import FLOWS
-        from flows.services.temporary import start_server
         from tasks.display import current_display
 
-        start_server()
+        if get_current_settings().api.url is None:
+            from flows.services.temporary import start_temporary_server
+
+            start_temporary_server()
     with TerminalDisplay(console) as display:
         token = current_display.set(display)
         try:

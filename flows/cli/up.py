@@ -34,7 +34,8 @@ def up(store: str | None, port: int, auth: str | None, workers: int, trainings: 
 
     from alpaca_farm_core.artifacts.store import Store
     from alpaca_farm_core.errors import UsageError
-    from flows.services.server import QUIET, Address
+    from flows.services.quiet import QUIET
+    from flows.services.server import Address
 
     if auth is not None and not all(auth.partition(":")):
         raise UsageError("--auth needs a user and a password.", "Write it as user:password.")

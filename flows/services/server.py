@@ -16,16 +16,10 @@ import flows
 from alpaca_farm_core.artifacts.store import STORE_VARIABLE
 from alpaca_farm_core.errors import FarmError, UsageError
 from flows.services.processes import Service, start_service
+from flows.services.quiet import QUIET
 
 ROOT = Path(flows.__file__).parent.parent
 """Folder from which `flows`, `tasks` and `deployments/` are found, in a checkout and when installed."""
-
-QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "DO_NOT_TRACK": "1",
-}
-"""No telemetry and no advertisement, unless the user has set otherwise."""
 
 HOST = "127.0.0.1"
 TRAINING_LIMIT = "training"

@@ -40,16 +40,29 @@ def processes_of_session(session):
     return [line.split()[0] for line in listed.stdout.splitlines() if not line.split()[1].startswith("Z")]
 
 
+def interrupt(process):
+    """As a terminal does on Ctrl-C: the temporary server gets it too."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def terminate(process):
+    """As kill(1) does."""
+    process.terminate()
+
+
+def terminate_all(process):
+    """As timeout(1), a batch system or a service manager does: the command first, then everybody, it included."""
+    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_training_at_once_and_the_next_run_goes_on(tmp_path, number, code):
+@pytest.mark.parametrize(("send", "code"), [(interrupt, 130), (terminate, 143), (terminate_all, 143)])
+def test_a_signal_stops_training_at_once_and_the_next_run_goes_on(tmp_path, send, code):
     store = tmp_path / "store"
     process = start(store)
     wait_for_checkpoint(process, store)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # a terminal sends it to all: the temporary server gets it too
-    else:
-        process.send_signal(number)
+    send(process)
     out, err = process.communicate(timeout=30)
     assert process.returncode == code, err
     assert "Traceback" not in out + err

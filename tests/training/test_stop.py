@@ -33,7 +33,9 @@ def test_a_stop_waits_for_the_checkpoint_and_then_does_what_the_signal_does():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_signal_does_not_wait():
+def test_a_second_signal_does_not_wait(monkeypatch):
+    monkeypatch.setattr("alpaca_farm_core.pipeline.stop.TOGETHER_SECONDS", 0.0)
+
     def steps():
         with StopRequest().listening():
             signal.raise_signal(signal.SIGINT)
@@ -42,6 +44,21 @@ def test_a_second_signal_does_not_wait():
 
     with pytest.raises(KeyboardInterrupt):
         steps()
+
+
+def test_signals_that_come_together_are_one_request():
+    seen = []
+
+    def steps():
+        with (stop := StopRequest()).listening():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            seen.append("step ended")
+            stop.leave()
+
+    with pytest.raises(KeyboardInterrupt):
+        steps()
+    assert seen == ["step ended"]
 
 
 def test_a_step_that_does_not_end_is_interrupted(monkeypatch):
