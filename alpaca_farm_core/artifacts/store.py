@@ -25,12 +25,14 @@ from alpaca_farm_core.errors import (
     ArtifactDamagedError,
     ArtifactNotFoundError,
     DataError,
+    FarmError,
     StoreError,
     UsageError,
 )
 
 STORE_SCHEMA = 1
 STORE_VARIABLE = "ALPACA_FARM_STORE"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -329,20 +331,36 @@ def check_room(root: Path, min_free_gb: float) -> None:
         )
 
 
+def no_room_left(error: BaseException | None) -> bool:
+    """Tell whether a write failed for lack of room: a full disk, a used-up quota or a limit on a file's size.
+
+    Libraries hide the system's error behind their own: torch in its context, Rust's (safetensors, tokenizers) in words.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        if any(f"(os error {number})" in str(error) for number in _NO_ROOM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextmanager
 def readable_storage_errors(root: Path) -> Iterator[None]:
     """Say of a full or read-only disk what a user can do about it."""
     try:
         yield
-    except StoreError:
+    except FarmError:
         raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except Exception as error:
+        if no_room_left(error):
             free = shutil.disk_usage(root if root.exists() else root.parent).free / 1e9
             raise StoreError(
-                f"The disk of the store {root} is full ({free:.1f} GB free).",
+                f"The disk of the store {root} is full, or a quota is used up ({free:.1f} GB free).",
                 "Free some space (`alpaca-farm artifacts gc` helps) and run the same command; finished work is kept.",
             ) from error
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise StoreError(
                 f"The store {root} cannot be written: {error.strerror}.",

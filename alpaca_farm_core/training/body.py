@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from alpaca_farm_core.artifacts.store import readable_storage_errors
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import OutOfMemoryError
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
@@ -18,8 +19,10 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
     Raises:
         TrainingStoppedError: at the deadline, behind a checkpoint.
         OutOfMemoryError: of the GPU or the machine.
+        StoreError: the disk is full.
     """
-    with context.stop.listening(), explained_memory_errors(stage.name, context.execution):
+    store = context.scratch.parents[2]
+    with context.stop.listening(), readable_storage_errors(store), explained_memory_errors(stage.name, context.execution):
         return stage.run(context)
 
 

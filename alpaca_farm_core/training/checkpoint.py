@@ -55,15 +55,23 @@ class Checkpointer:
         temporary = self._folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        torch.save({**checkpoint.tensors, "rng": _torch_rng()}, temporary / TENSORS)
-        state = {"step": checkpoint.step, "state": checkpoint.state, "rng": _capture_python_and_numpy()}
-        write_json(temporary / STATE, {**state, "tensors_sha256": sha256_file(temporary / TENSORS)})
-        fsync_tree(temporary)
+        try:
+            self._write(checkpoint, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk nothing may lie about
+            raise
         if final.exists():  # the same step again, after an older checkpoint had to be used
             shutil.rmtree(final)
         temporary.replace(final)
         fsync_folder(self._folder)
         self._prune()
+
+    def _write(self, checkpoint: Checkpoint, folder: Path) -> None:
+        with (folder / TENSORS).open("wb") as stream:  # given a path, torch would hide why a write failed
+            torch.save({**checkpoint.tensors, "rng": _torch_rng()}, stream)
+        state = {"step": checkpoint.step, "state": checkpoint.state, "rng": _capture_python_and_numpy()}
+        write_json(folder / STATE, {**state, "tensors_sha256": sha256_file(folder / TENSORS)})
+        fsync_tree(folder)
 
     def load(self) -> Checkpoint | None:
         """Read the newest intact checkpoint and restore all random-number states; None when there is none.
