@@ -34,8 +34,8 @@ def plan_removal(store: Store, older_than_days: float = 0.0, max_gb: float | Non
         older_than_days: Only what was last written so many days ago.
         max_gb: Only as much as brings the artifacts and workspaces of the store below this size; None = all.
     """
-    kept = _kept_paths(store)
     artifacts = list(store.artifacts())
+    kept = _kept_paths(store, artifacts)
     old = [_artifact_removal(artifact) for artifact in artifacts if artifact.path not in kept]
     workspaces = sorted((store.root / "workspaces").glob("*"))
     idle = [_workspace_removal(path) for path in workspaces if not store.is_busy(path.name)]
@@ -70,23 +70,19 @@ def remove(store: Store, removals: list[Removal]) -> int:
     return freed
 
 
-def _kept_paths(store: Store) -> set[Path]:
+def _kept_paths(store: Store, artifacts: list[Artifact]) -> set[Path]:
     by_name: dict[tuple[str, str], dict[int, Artifact]] = {}
-    for artifact in store.artifacts():
+    for artifact in artifacts:
         by_name.setdefault((artifact.kind, artifact.name), {})[artifact.version] = artifact
     kept: set[Path] = set()
+    sources: dict[str, Lineage] = {}
     for (kind, name), versions in by_name.items():
         wanted = {max(versions), *store.aliases(kind, name).values()}
         for version in wanted & versions.keys():
             kept.add(versions[version].path)
-            for source in lineage(store, versions[version].fingerprint).inputs.values():
-                kept |= _paths(source)
-    return kept
-
-
-def _paths(node: Lineage) -> set[Path]:
-    own = {node.artifact.path} if node.artifact else set()
-    return own.union(*(_paths(source) for source in node.inputs.values()))
+            for fingerprint in versions[version].manifest.recipe.inputs.values():
+                lineage(store, fingerprint, sources)
+    return kept | {node.artifact.path for node in sources.values() if node.artifact}
 
 
 def _artifact_removal(artifact: Artifact) -> Removal:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alpaca_farm_core.artifacts.listing import artifacts_of_stage
 from alpaca_farm_core.artifacts.manifest import Artifact, Recipe
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.config.overrides import flatten
@@ -51,13 +52,21 @@ class Reason:
         return f"{shown}{more} (against {self.nearest.reference})"
 
 
-def lineage(store: Store, fingerprint: str) -> Lineage:
-    """Follow the inputs of a fingerprint back to the sources."""
-    artifact = store.find(fingerprint, payload=False)
-    if artifact is None:
-        return Lineage(fingerprint, None)
-    inputs = artifact.manifest.recipe.inputs
-    return Lineage(fingerprint, artifact, {role: lineage(store, source) for role, source in sorted(inputs.items())})
+def lineage(store: Store, fingerprint: str, known: dict[str, Lineage] | None = None) -> Lineage:
+    """Follow the inputs of a fingerprint back to the sources; each source is looked up once.
+
+    Args:
+        store: Where to look.
+        fingerprint: Whose lineage.
+        known: Lineages found by earlier calls; added to in place.
+    """
+    known = {} if known is None else known
+    if fingerprint not in known:
+        artifact = store.find(fingerprint, payload=False)
+        inputs = artifact.manifest.recipe.inputs if artifact else {}
+        sources = {role: lineage(store, source, known) for role, source in sorted(inputs.items())}
+        known[fingerprint] = Lineage(fingerprint, artifact, sources)
+    return known[fingerprint]
 
 
 def why(store: Store, recipe: Recipe, planned: Mapping[str, Recipe] | None = None, exclude: str = "") -> Reason:
@@ -71,8 +80,8 @@ def why(store: Store, recipe: Recipe, planned: Mapping[str, Recipe] | None = Non
     """
     candidates = [
         (differences(store, artifact.manifest.recipe, recipe, planned or {}), artifact)
-        for artifact in store.artifacts()
-        if artifact.manifest.recipe.stage == recipe.stage and artifact.reference != exclude
+        for artifact in artifacts_of_stage(store, recipe.stage)
+        if artifact.reference != exclude
     ]
     if not candidates:
         return Reason(None, ())

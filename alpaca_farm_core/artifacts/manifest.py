@@ -7,7 +7,8 @@ computed: a semantic part (equal for bit-identical results) and a volatile part 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -52,10 +53,10 @@ class Recipe:
     inputs: Mapping[str, str] = field(default_factory=dict)
     external: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of the canonical JSON of the recipe (64 hex digits)."""
-        return sha256_text(canonical_json(asdict(self)))
+        return sha256_text(canonical_json({part.name: getattr(self, part.name) for part in fields(self)}))
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ class SharedStore(Store):
         names = {key.split("/")[1] for key in self.bucket.list("fingerprints")}
         return sorted(name for name in names if name.startswith(prefix))
 
-    def artifacts(self, kind: Kind | None = None, on_damage: Callable[[str], None] | None = None) -> Iterator[Artifact]:
-        """Yield every artifact by its manifest; files come with `check`."""
+    def folders(self, kind: Kind | None = None) -> Iterator[str]:
+        """Yield the folders of all manifests; files come with `check`."""
         self._sync()
-        yield from super().artifacts(kind, on_damage)
+        yield from super().folders(kind)
 
     def get(self, reference: str) -> Artifact:
         """Resolve a reference as `Store.get` does, and fetch the artifact's files."""

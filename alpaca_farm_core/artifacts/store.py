@@ -131,12 +131,22 @@ class Store:
 
     def artifacts(self, kind: Kind | None = None, on_damage: Callable[[str], None] | None = None) -> Iterator[Artifact]:
         """Yield every artifact with a readable manifest, by kind, name and version; report the others."""
-        for manifest in sorted(self.root.glob(f"artifacts/{kind or '*'}/*/v*/{MANIFEST}"), key=_version_order):
+        for folder in self.folders(kind):
             try:
-                yield Artifact.read(manifest.parent)
+                yield Artifact.read(Path(folder))
             except (ArtifactDamagedError, DataError) as error:
                 if on_damage is not None:
                     on_damage(error.headline)
+
+    def folders(self, kind: Kind | None = None) -> Iterator[str]:
+        """Yield the folders that have a manifest, by kind, name and version."""
+        home = f"{self.root}/artifacts"
+        for one in [kind] if kind else _names_in(home):
+            for name in _names_in(f"{home}/{one}"):
+                for version in versions_in(f"{home}/{one}/{name}"):
+                    folder = f"{home}/{one}/{name}/v{version}"
+                    if os.path.exists(f"{folder}/{MANIFEST}"):
+                        yield folder
 
     def get(self, reference: str) -> Artifact:
         """Resolve `[kind/]name[@vN|@alias]` or a fingerprint prefix (8 or more digits).
@@ -293,9 +303,17 @@ def is_url(location: str | Path | None) -> bool:
     return location is not None and "://" in str(location)
 
 
-def versions_in(folder: Path) -> list[int]:
+def versions_in(folder: Path | str) -> list[int]:
     """Version numbers present in a name's folder, ascending."""
-    return sorted(int(p.name[1:]) for p in folder.glob("v*") if p.name[1:].isdigit())
+    return sorted(int(name[1:]) for name in _names_in(folder) if name[0] == "v" and name[1:].isdigit())
+
+
+def _names_in(folder: Path | str) -> list[str]:
+    """What a folder holds, sorted; nothing where it does not exist."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def check_name(name: str) -> None:
@@ -310,11 +328,6 @@ def check_name(name: str) -> None:
 
 def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
-
-
-def _version_order(manifest: Path) -> tuple[str, str, int]:
-    version = manifest.parent.name[1:]
-    return manifest.parts[-4], manifest.parts[-3], int(version) if version.isdigit() else 0
 
 
 def check_room(root: Path, min_free_gb: float) -> None:

@@ -97,6 +97,12 @@ class ExecutionConfig(Config):
     deadline_hours: float = Field(
         0.0, ge=0, description="A training stage stops with a checkpoint after so long; 0 = no deadline."
     )
+    memory_gb: float = Field(
+        0.0,
+        ge=0,
+        description="A training stage starts only if it is planned to need no more than this; 0 = what the machine "
+        "or its GPU has.",
+    )
     min_free_gb: float = Field(
         1.0, ge=0, description="A stage starts only if the disk of the store has so much room; 0 = start anyway."
     )

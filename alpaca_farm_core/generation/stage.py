@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from alpaca_farm_core.generation.config import ApiOutputsConfig, DecodeConfig, SampleConfig
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import decoding_memory
 
 
 def _run(context: StageContext) -> StageResult:
@@ -33,6 +34,7 @@ STAGE_SAMPLE = Stage(
     inputs={"policy": "policy", "data": "dataset"},
     output="outputs",
     run=_run,
+    memory=decoding_memory,
     summary="Sample several answers per instruction, to be compared.",
 )
 
@@ -43,6 +45,7 @@ STAGE_DECODE = Stage(
     inputs={"policy": "policy", "data": "dataset"},
     output="outputs",
     run=_run,
+    memory=decoding_memory,
     summary="Answer the held-out instructions.",
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from alpaca_farm_core.methods.method import Call, Method, shared_inputs
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import Critic, on_policy_memory
 from alpaca_farm_core.training.on_policy.config import OnPolicyConfig
 from alpaca_farm_core.training.rewards.config import reward_external
 
@@ -18,8 +19,12 @@ def on_policy_stage(
     config_class: type[OnPolicyConfig],
     run: Callable[[StageContext], StageResult],
     summary: str,
+    critic: Callable[[Any], Critic] = lambda config: "none",
 ) -> Stage:
-    """Declare the stage of an on-policy method; a reward model is an input only where it is the reward."""
+    """Declare the stage of an on-policy method; a reward model is an input only where it is the reward.
+
+    `critic` tells by the config what kind of critic is held in memory.
+    """
     return Stage(
         name=name,
         version=version,
@@ -29,6 +34,7 @@ def on_policy_stage(
         run=run,
         external=_external,
         trains=True,
+        memory=lambda config, execution, models: on_policy_memory(config, execution, models, critic(config)),
         summary=summary,
     )
 

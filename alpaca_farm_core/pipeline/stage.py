@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alpaca_farm_core.artifacts.manifest import Artifact, Kind
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
 from alpaca_farm_core.pipeline.stop import StopRequest
+
+if TYPE_CHECKING:
+    from alpaca_farm_core.training.memory import MemoryPlan, Models
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Stage:
         volatile_files: Output files that hold times or rendered pages; not compared between runs.
         trains: Whether it trains a model: it then runs in processes of its own if the execution settings say so,
             and counts against the limit of trainings.
+        memory: Config, execution settings and the sizes of its models ("base" is a base model) → what it will need;
+            None = not known.
         summary: One line for people.
     """
 
@@ -92,4 +97,5 @@ class Stage:
     external: Callable[[Any], Mapping[str, str]] = nothing_external
     volatile_files: tuple[str, ...] = ()
     trains: bool = False
+    memory: Callable[[Any, ExecutionConfig, Models], MemoryPlan] | None = None
     summary: str = ""

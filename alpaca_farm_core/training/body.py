@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 from alpaca_farm_core.artifacts.store import readable_storage_errors
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import OutOfMemoryError
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.room import require_memory
 
 _ALLOCATION_FAILURES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
@@ -23,7 +29,31 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
     """
     store = context.scratch.parents[2]
     with context.stop.listening(), readable_storage_errors(store), explained_memory_errors(stage.name, context.execution):
-        return stage.run(context)
+        folders = {role: artifact.path for role, artifact in context.inputs.items()}
+        plan = require_memory(stage, context.config, context.execution, folders, what_to_lower(context.execution))
+        if plan:
+            context.progress.say(f"Memory planned: {plan}.")
+        _forget_peak()
+        result = stage.run(context)
+        return replace(result, timings={**result.timings, "peak_memory_gb": _peak_memory_bytes() / 1e9})
+
+
+def _forget_peak() -> None:
+    """Let Linux measure the peak of resident memory from now on; elsewhere it is that of the whole process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_bytes() -> int:
+    """Peak of this stage: allocated on the GPU where one was used, else resident in this process."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_available() and cuda.max_memory_allocated():
+        return int(cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 @contextmanager
@@ -44,5 +74,6 @@ def what_to_lower(execution: ExecutionConfig) -> str:
     """The settings that decide how much memory training takes, with their values; none changes the result."""
     return (
         f"Lower execution.micro_batch_tokens (now {execution.micro_batch_tokens}) and execution.decode_batch_size "
-        f"(now {execution.decode_batch_size}), then run the same again: it goes on from its last checkpoint."
+        f"(now {execution.decode_batch_size}), or set execution.activation_checkpointing, then run the same again: it "
+        "goes on from its last checkpoint. Adapters (lora.rank) or ppo.critic=shared_trunk, another run, need far less."
     )

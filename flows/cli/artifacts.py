@@ -10,7 +10,7 @@ import click
 from flows.cli.options import json_option, print_json, store_option
 
 if TYPE_CHECKING:
-    from alpaca_farm_core.artifacts.manifest import Artifact
+    from alpaca_farm_core.artifacts.listing import Summary
 
 
 @click.group()
@@ -24,55 +24,55 @@ def _open(store: str | None) -> Any:
     return Store(store)
 
 
-def _row(artifact: Artifact, aliases: list[str]) -> dict[str, Any]:
-    volatile = artifact.manifest.volatile
-    return {
-        "reference": artifact.reference,
-        "aliases": aliases,
-        "created": volatile["created"],
-        "seconds": volatile["seconds"],
-        "size_bytes": sum(entry.size for entry in artifact.manifest.files),
-        "fingerprint": artifact.fingerprint,
-        "path": str(artifact.path),
-    }
-
-
 @artifacts.command("list")
 @click.argument("kind", required=False)
 @store_option
 @json_option
 def list_artifacts(kind: str | None, store: str | None, as_json: bool) -> None:
     """List artifacts, all or of one KIND."""
+    from alpaca_farm_core.artifacts.listing import summaries
+
     opened = _open(store)
     damaged: list[str] = []
+    aliases: dict[tuple[str, str], dict[str, int]] = {}
     rows = []
-    for artifact in opened.artifacts(kind, on_damage=damaged.append):
-        aliases = [
-            a for a, version in opened.aliases(artifact.kind, artifact.name).items() if version == artifact.version
-        ]
-        rows.append(_row(artifact, aliases))
+    for folder, artifact in summaries(opened, kind, on_damage=damaged.append):  # type: ignore[arg-type]
+        name = (artifact.kind, artifact.name)
+        if name not in aliases:
+            aliases[name] = opened.aliases(*name)
+        pointing = [alias for alias, version in aliases[name].items() if version == artifact.version]
+        rows.append(_row(artifact, folder, pointing))
     for problem in damaged:
         click.secho(f"damaged: {problem}", fg="yellow", err=True)
     if as_json:
         print_json(rows)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("artifact", "aliases", "made", "took", "size", "fingerprint", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row["reference"],
-            " ".join(row["aliases"]),
-            row["created"][:16].replace("T", " "),
-            f"{row['seconds']:.1f} s",
-            _size(row["size_bytes"]),
-            row["fingerprint"][:12],
-        )
-    if rows:
-        Console().print(table)
+    elif rows:
+        _print_list(rows)
     else:
         click.echo(f"No artifacts yet in {opened.location}. `alpaca-farm demo` makes some.")
+
+
+def _row(artifact: Summary, folder: str, aliases: list[str]) -> dict[str, Any]:
+    return {
+        "reference": artifact.reference,
+        "aliases": aliases,
+        "created": artifact.created,
+        "seconds": artifact.seconds,
+        "size_bytes": artifact.size_bytes,
+        "fingerprint": artifact.fingerprint,
+        "path": folder,
+    }
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    """Print columns as wide as they need to be; rich's tables take seconds for thousands of rows, and cut names."""
+    table = [("artifact", "aliases", "made", "took", "size", "fingerprint")]
+    for row in rows:
+        made = row["created"][:16].replace("T", " ")
+        took, size = f"{row['seconds']:.1f} s", _size(row["size_bytes"])
+        table.append((row["reference"], " ".join(row["aliases"]), made, took, size, row["fingerprint"][:12]))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    click.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
 
 
 @artifacts.command()

@@ -37,12 +37,17 @@ def print_plan(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("stage", "plan", "took last", "API calls", "about", "why", box=None, pad_edge=False)
+    table = Table("stage", "plan", "took last", "memory", "API calls", "about", "why", box=None, pad_edge=False)
     for row in rows:
         seconds = "" if row["last_seconds"] is None else f"{row['last_seconds']:.1f} s"
-        table.add_row(row["stage"], row["plan"], seconds, row["api_calls"] or "", _dollars(row["usd"]), row["reason"])
+        memory = f"{row['memory']['gb']:.1f} GB" if row["memory"] else ""
+        calls = row["api_calls"] or ""
+        table.add_row(row["stage"], row["plan"], seconds, memory, calls, _dollars(row["usd"]), row["reason"])
     console = Console()
     console.print(table)
+    largest = max((row for row in rows if row["memory"]), key=lambda row: row["memory"]["gb"], default=None)
+    if largest:
+        console.print(f"Most memory, {largest['stage']}: {largest['memory']['plan']}")
     known = [row["last_seconds"] for row in rows if row["plan"] != "cached" and row["last_seconds"] is not None]
     unknown = sum(row["plan"] != "cached" and row["last_seconds"] is None for row in rows)
     total = f"About {sum(known):.0f} s for what has run here before" if known else "No time is known yet"
@@ -61,8 +66,17 @@ def _row(planned: PlannedStep, planner: Planner) -> dict[str, Any]:
         "artifact": planned.hit.reference if planned.hit else None,
         "reason": str(planned.reason) if planned.reason else "",
         "last_seconds": planned.last_seconds,
+        "memory": _memory(planned, planner) if planned.hit is None else None,
         **(_api_calls(planned, planner) if planned.hit is None else {"api_calls": None, "usd": None}),
     }
+
+
+def _memory(planned: PlannedStep, planner: Planner) -> dict[str, Any] | None:
+    """The peak of a stage in gigabytes, and by purpose in bytes; nothing where it is not known."""
+    from flows.cli.memory import planned_memory
+
+    plan = planned_memory(planned, planner)
+    return {"gb": plan.peak / 1e9, "plan": str(plan), "phase": plan.phase, "bytes": dict(plan.parts)} if plan else None
 
 
 def _api_calls(planned: PlannedStep, planner: Planner) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alpaca_farm_core.methods.best_of_n.config import BestOfNConfig
 from alpaca_farm_core.methods.method import Method
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import decoding_memory
 
 
 def run(context: StageContext) -> StageResult:
@@ -21,6 +22,7 @@ STAGE = Stage(
     inputs={"policy": "policy", "reward_model": "reward_model", "data": "dataset"},
     output="outputs",
     run=run,
+    memory=decoding_memory,
     summary="Sample n answers per instruction and keep the one with the highest reward.",
 )
 

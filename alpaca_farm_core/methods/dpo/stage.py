@@ -5,6 +5,7 @@ from __future__ import annotations
 from alpaca_farm_core.methods.dpo.config import DPOConfig, ReferenceLogprobsConfig
 from alpaca_farm_core.methods.method import Call, Method
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import scoring_memory, supervised_memory
 
 
 def _run_reference(context: StageContext) -> StageResult:
@@ -26,6 +27,7 @@ STAGE_REFERENCE = Stage(
     inputs={"policy": "policy", "preferences": "preferences"},
     output="logprobs",
     run=_run_reference,
+    memory=lambda config, execution, models: scoring_memory(config, execution, models["policy"], 2 * config.max_length),
     summary="Log-probabilities of both answers of each pair under the reference policy.",
 )
 
@@ -37,6 +39,7 @@ STAGE = Stage(
     output="policy",
     run=_run,
     trains=True,
+    memory=lambda config, execution, models: supervised_memory(config, execution, models["policy"]),
     summary="Train the policy on preferences by direct preference optimisation.",
 )
 

@@ -8,6 +8,7 @@ from alpaca_farm_core.methods.best_of_n.stage import run as run_best_of_n
 from alpaca_farm_core.methods.expert_iteration.config import ExpertIterationConfig, ExpertSamplesConfig
 from alpaca_farm_core.methods.method import Call, Method
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import decoding_memory, supervised_memory
 
 
 def _run(context: StageContext) -> StageResult:
@@ -23,6 +24,7 @@ STAGE_SAMPLES = Stage(
     inputs={"policy": "policy", "reward_model": "reward_model", "data": "dataset"},
     output="outputs",
     run=run_best_of_n,
+    memory=decoding_memory,
     summary="Best-of-n answers to unlabeled instructions.",
 )
 
@@ -34,6 +36,7 @@ STAGE = Stage(
     output="policy",
     run=_run,
     trains=True,
+    memory=lambda config, execution, models: supervised_memory(config, execution, models["policy"], config.max_length),
     summary="Fine-tune the policy on the best of its own answers.",
 )
 

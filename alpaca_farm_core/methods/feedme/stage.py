@@ -5,6 +5,7 @@ from __future__ import annotations
 from alpaca_farm_core.methods.feedme.config import FeedMEConfig
 from alpaca_farm_core.methods.method import Method
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import supervised_memory
 
 
 def _run(context: StageContext) -> StageResult:
@@ -21,6 +22,7 @@ STAGE = Stage(
     output="policy",
     run=_run,
     trains=True,
+    memory=lambda config, execution, models: supervised_memory(config, execution, models["policy"], config.max_length),
     summary="Fine-tune the policy on the preferred answers.",
 )
 

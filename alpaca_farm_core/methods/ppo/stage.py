@@ -14,6 +14,11 @@ def _run(context: StageContext) -> StageResult:
 
 
 STAGE = on_policy_stage(
-    "ppo", 1, PPOConfig, _run, "Improve the policy against the reward model by proximal policy optimisation."
+    "ppo",
+    1,
+    PPOConfig,
+    _run,
+    "Improve the policy against the reward model by proximal policy optimisation.",
+    critic=lambda config: config.critic,
 )
 METHOD = on_policy_method(STAGE, "PPO", "Reinforcement learning against the reward model with a KL penalty.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
+from alpaca_farm_core.training.memory import supervised_memory
 
 
 def _run(context: StageContext) -> StageResult:
@@ -20,5 +21,8 @@ STAGE = Stage(
     output="reward_model",
     run=_run,
     trains=True,
+    memory=lambda config, execution, models: supervised_memory(
+        config, execution, models["policy"], 2 * config.max_length, lm_head=False
+    ),
     summary="Learn a reward from preferences.",
 )

@@ -1,0 +1,248 @@
+"""How much memory a stage will need at its peak, from its settings and the sizes of its models. No torch here.
+
+In: a stage's config, the execution settings and the architectures of its models. Out: bytes by purpose, of the phase
+that needs most. Counted are the tensors that the code holds: activations as autograd keeps them for Llama-like
+blocks (other architectures are taken for such), logits as the chunked head makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.models.architecture import Architecture
+from alpaca_farm_core.models.config import LoraConfig
+
+FLOAT32, BFLOAT16 = 4, 2
+CHUNK_LOGITS = 2**25
+"""Logits of one chunk of the head."""
+CPU_TOKENS = 1024
+"""Largest micro-batch on a CPU: beyond it activations leave the caches, and a step takes up to half as long again."""
+CACHE_BLOCK = 64
+"""Positions by which a key/value cache grows."""
+LIBRARIES = 420 * 2**20
+"""Resident memory of a process that has imported torch and transformers (CPU build)."""
+RUNTIME = 60 * 2**20
+"""What kernels, threads, tokenizer, rows and Python's own objects take besides, in the runs of the benchmark."""
+
+PROMPT_TOKENS = 128
+"""Tokens of a prompt where no setting bounds them."""
+
+Critic = Literal["none", "separate", "shared_trunk"]
+Models = Mapping[str, Architecture]
+"""Role of an input (or "base") → sizes of its model."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes at the peak of one process.
+
+    Attributes:
+        phase: What it does then.
+        parts: Purpose → bytes.
+    """
+
+    phase: str
+    parts: Mapping[str, int]
+
+    @property
+    def peak(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    @classmethod
+    def largest(cls, phases: Mapping[str, Mapping[str, int]]) -> MemoryPlan:
+        """The phase that needs most; purposes without need are left out."""
+        plans = [cls(name, {part: size for part, size in parts.items() if size}) for name, parts in phases.items()]
+        return max(plans, key=lambda plan: plan.peak)
+
+    def __str__(self) -> str:
+        """Readable, for example "5.1 GB while updating: 2.2 optimiser, 1.6 weights"."""
+        parts = sorted(self.parts.items(), key=lambda part: -part[1])
+        shown = ", ".join(f"{gigabytes(size)} {name}" for name, size in parts if size >= 0.02 * self.peak)
+        return f"{gigabytes(self.peak)} GB while {self.phase}: {shown}"
+
+
+def gigabytes(size: int) -> str:
+    """Two digits, at least."""
+    return f"{size / 1e9:.1f}" if size >= 1e9 else f"{size / 1e9:.2f}"
+
+
+# --- parts
+
+
+def trained_parameters(model: Architecture, lora: LoraConfig) -> int:
+    """Numbers that the optimiser changes: all, or those of the adapters."""
+    if not lora.rank:
+        return model.parameters
+    layers = model.linear_layers
+    targets = layers if lora.targets == ("all-linear",) else [name for name in lora.targets if name in layers]
+    return model.layers * sum(lora.rank * sum(layers[name]) for name in targets)
+
+
+def activations(model: Architecture, tokens: int, precision: str, recomputed: bool) -> int:
+    """Bytes that autograd keeps of the backbone for one micro-batch, and what one block needs on top in its turn."""
+    hidden, wide = model.hidden, model.feed_forward
+    width = 2 * model.query_width + 2 * model.key_width  # queries, keys, values and what attention gives
+    if precision == "bfloat16":
+        # The residual stream stays in float32; each linear layer keeps its input as it was cast for it.
+        block = FLOAT32 * 4 * hidden + BFLOAT16 * (5 * hidden + width + 4 * wide)
+    else:
+        block = FLOAT32 * (6 * hidden + width + 4 * wide)
+    ends = FLOAT32 * 4 * hidden
+    in_turn = FLOAT32 * (2 * hidden + 3 * wide)
+    blocks = model.layers * FLOAT32 * hidden + block if recomputed else model.layers * block
+    return tokens * (blocks + ends + in_turn)
+
+
+def cast_weights(model: Architecture, precision: str) -> int:
+    """Bytes of the weights in the precision of the arithmetic, while a graph holds them."""
+    return BFLOAT16 * model.layers * model.block if precision == "bfloat16" else 0
+
+
+def logits(model: Architecture, positions: int) -> int:
+    """Bytes of the head's work on one chunk: logits, their log-softmax and three arrays for the entropy."""
+    return 5 * FLOAT32 * min(positions, CHUNK_LOGITS // model.vocabulary) * model.vocabulary
+
+
+def key_value_cache(model: Architecture, rows: int, tokens: int, size: int) -> int:
+    """Bytes of the cache when it is full."""
+    blocks = -(-(tokens + 1) // CACHE_BLOCK) * CACHE_BLOCK
+    return 2 * size * model.layers * model.key_width * rows * blocks
+
+
+def decoding(model: Architecture, rows: int, prompt: int, new: int, size: int) -> dict[str, int]:
+    """Cache, last logits, and the prefill of the prompts."""
+    prefill = rows * prompt * FLOAT32 * (4 * model.hidden + 3 * model.feed_forward)
+    step = 6 * FLOAT32 * rows * model.vocabulary
+    return {"key/value cache": key_value_cache(model, rows, prompt + new, size), "decoding": max(prefill, step)}
+
+
+def micro_batch_tokens(execution: ExecutionConfig, rows: int, row_tokens: int) -> int:
+    """Tokens of the largest micro-batch: the budget, never less than one row or more than all of them.
+
+    Rows of 0 tokens are of a length that is not known: the budget.
+    """
+    budget = execution.micro_batch_tokens
+    if execution.device == "cpu":
+        budget = min(budget, CPU_TOKENS)
+    return min(max(budget, row_tokens), rows * row_tokens) if row_tokens else budget
+
+
+# --- stages
+
+
+def supervised_memory(
+    config: Any, execution: ExecutionConfig, model: Architecture, row_tokens: int = 0, lm_head: bool = True
+) -> MemoryPlan:
+    """Training on rows.
+
+    Args:
+        config: An `AdaptableConfig`.
+        execution: As the training process follows it: `device` is not "auto".
+        model: What is trained.
+        row_tokens: Of the longest row (both sides, for pairs); 0 = not known.
+        lm_head: Whether the loss is of tokens; otherwise of rewards.
+    """
+    tokens = micro_batch_tokens(execution, config.batch_size, row_tokens)
+    weights = FLOAT32 * (model.parameters if lm_head else model.backbone)
+    trained = min(FLOAT32 * trained_parameters(model, config.lora), weights if not config.lora.rank else 1 << 62)
+    return MemoryPlan.largest(
+        {
+            "updating": {
+                **_process(execution),
+                "weights": weights + (trained if config.lora.rank else 0),
+                "optimiser": 2 * trained,
+                **_gradients(model, trained, config.lora, lm_head),
+                "activations": activations(model, tokens, config.precision, execution.activation_checkpointing)
+                + cast_weights(model, config.precision),
+                "logits": logits(model, tokens) if lm_head else 0,
+            }
+        }
+    )
+
+
+def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, critic: Critic = "none") -> MemoryPlan:
+    """Training on answers of the policy itself.
+
+    Args:
+        config: An `OnPolicyConfig`.
+        execution: As the training process follows it.
+        models: Sizes of "policy" and, where there is one, "reward_model".
+        critic: A model of its own, a head on the policy, or none.
+    """
+    policy = models["policy"]
+    reward = models.get("reward_model") if config.reward.needs_reward_model else None
+    lora = config.lora
+    trained = FLOAT32 * trained_parameters(policy, lora)
+    own_critic = FLOAT32 * (trained_parameters(policy, lora) if lora.rank else policy.backbone)
+    critics = own_critic if critic == "separate" else 0
+    row = config.max_prompt_tokens + config.max_new_tokens
+    per_process = -(-config.minibatch_size // (execution.processes * execution.nodes))
+    tokens = micro_batch_tokens(execution, per_process, row)
+    # With adapters one frozen base serves policy, critic and reference; the reward model is taken to be one of its own.
+    held = {
+        **_process(execution),
+        "weights": FLOAT32 * policy.parameters + (trained + critics if lora.rank else critics),
+        "optimiser": 2 * (trained + critics),
+        "reference": FLOAT32 * policy.parameters if not lora.rank else 0,
+        "reward model": FLOAT32 * reward.backbone if reward else 0,
+        "copy for decoding": BFLOAT16 * policy.parameters if config.precision == "bfloat16" else 0,
+    }
+    waiting = ("reference", "reward model") if execution.offload and execution.device.startswith("cuda") else ()
+    updating = {name: 0 if name in waiting else size for name, size in held.items()}
+    rows = min(execution.decode_batch_size, max(config.rollout_batch_size, config.eval_prompts))
+    size = BFLOAT16 if config.precision == "bfloat16" else FLOAT32
+    return MemoryPlan.largest(
+        {
+            "decoding": held | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size),
+            "updating": updating
+            | _gradients(policy, trained + critics, lora)
+            | {
+                "activations": activations(policy, tokens, config.precision, execution.activation_checkpointing)
+                + cast_weights(policy, config.precision),
+                "logits": logits(policy, min(tokens, per_process * config.max_new_tokens)),
+            },
+        }
+    )
+
+
+def decoding_memory(config: Any, execution: ExecutionConfig, models: Models) -> MemoryPlan:
+    """Answers of a policy (`GenerateConfig`), and their rewards where a reward model is among the models."""
+    policy, reward = models["policy"], models.get("reward_model")
+    size = BFLOAT16 if config.precision == "bfloat16" else FLOAT32
+    rows = max(execution.decode_batch_size, 1)
+    held = {
+        **_process(execution),
+        "weights": size * policy.parameters,
+        "reward model": size * reward.backbone if reward else 0,
+    }
+    return MemoryPlan.largest({"decoding": held | decoding(policy, rows, PROMPT_TOKENS, config.max_new_tokens, size)})
+
+
+def scoring_memory(config: Any, execution: ExecutionConfig, model: Architecture, row_tokens: int) -> MemoryPlan:
+    """Log-probabilities of rows under a policy, nothing trained."""
+    tokens = max(execution.micro_batch_tokens, row_tokens)
+    return MemoryPlan.largest(
+        {
+            "scoring": {
+                **_process(execution),
+                "weights": FLOAT32 * model.parameters,
+                "activations": tokens * FLOAT32 * (4 * model.hidden + 3 * model.feed_forward),
+                "logits": logits(model, tokens),
+            }
+        }
+    )
+
+
+def _process(execution: ExecutionConfig) -> dict[str, int]:
+    """What a process needs before the first tensor; a GPU's memory holds none of it."""
+    return {} if execution.device.startswith("cuda") else {"libraries": LIBRARIES + RUNTIME}
+
+
+def _gradients(model: Architecture, trained: int, lora: LoraConfig, lm_head: bool = True) -> dict[str, int]:
+    """All of them, and those of the embeddings in the making: each use of the matrix has one, until they are added."""
+    making = 0 if lora.rank else FLOAT32 * model.embedding * (2 if model.tied and lm_head else 1)
+    return {"gradients": trained + making}
