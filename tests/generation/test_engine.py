@@ -167,7 +167,7 @@ def test_more_tokens_than_one_block_of_the_cache(llama):
 def test_progress_hears_of_every_row(llama):
     heard = []
     generate(
-        llama, some_prompts(), [0] * 9, SamplingParams(2), EOS, PAD, 4, on_batch=lambda done: heard.append(len(done))
+        llama, some_prompts(), [0] * 9, SamplingParams(2), EOS, PAD, 4, on_done=lambda done: heard.append(len(done))
     )
     assert heard == [4, 4, 1]
 
