@@ -39,7 +39,7 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def add(self, prefilled: DynamicLayer, source: Tensor) -> None:
-        """Take over rows `source` (repeats allowed) of a prefilled layer, behind the rows in use."""
+        """Copy rows `source` (repeats allowed) of a prefilled layer behind the rows in use."""
         states = [prefilled.keys, prefilled.values]
         if not self._buffers:
             self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
@@ -100,11 +100,10 @@ class SlotCache:
         self.width = 0
 
     def add(self, prefilled: DynamicCache, source: Tensor, width: int) -> None:
-        """Take over rows `source` of a prefilled cache of `width` positions, which is used up."""
+        """Copy rows `source` of a prefilled cache of `width` positions behind the rows in use."""
         self.width = max(self.width, width)
         for mine, theirs in zip(self.past.layers, prefilled.layers, strict=True):
             mine.add(theirs, source)
-            theirs.keys = theirs.values = None
 
     def remove(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Copy rows `movers` over rows `holes`, then keep the first `rows` rows."""
@@ -129,7 +128,7 @@ class ShrinkingCache:
         self.width = 0
 
     def add(self, prefilled: DynamicCache, source: Tensor, width: int) -> None:
-        """Go on with a prefilled cache."""
+        """Go on with rows `source` of a prefilled cache, which is changed."""
         self.past, self.width = prefilled, width
         self._select(source)
 

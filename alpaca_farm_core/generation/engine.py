@@ -1,47 +1,37 @@
 """Batched decoding: prompts as token ids in, responses as token ids with log-probabilities out.
 
-Knows nothing of text, templates or rewards. Prompts are sorted by length; a finished row leaves the batch and prompts
-of the queue take the free places, several at a time, so that the batch stays full to the end of the queue. What a row
-draws depends on its own seed only: other batches, neighbours and paddings give the same tokens up to floating-point
-ties. Which rows are decoded together depends on the arguments and the tokens drawn alone: same call, same bits.
+Knows nothing of text, templates or rewards. Prompts are sorted by length and read several at a time; a finished row
+leaves the batch and one that waits takes its place at once, so that the batch stays full to the end of the queue.
+What a row draws depends on its own seed only: other batches, neighbours and paddings give the same tokens up to
+floating-point ties. Which rows are decoded together depends on the arguments and the drawn tokens alone: same call,
+same bits.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from alpaca_farm_core.generation.cache import make_cache
+from alpaca_farm_core.generation.prefill import Read, Reader
 from alpaca_farm_core.generation.sampling import SamplingParams, draw
 from alpaca_farm_core.generation.slots import Completion, Slots
 
 __all__ = ["Completion", "generate"]
 
-REFILL_SHARE = 0.25
-"""Prompts are taken from the queue when this share of the places is free: a prefill has a price of its own."""
+READ_AHEAD = 0.25
+"""Rows whose prompts are read together when none waits, as a share of the places: a pass has a price of its own."""
+READ_TOKENS = 8192
+"""Tokens of prompts read together at most, padding included, where the cache lets rows come one after the other."""
 SHRINK_SHARE = 0.25
 """Caches that are copied whole to drop a row are when at least this share of the rows is done."""
-PREFILL_TOKENS = 8192
-"""Tokens of one prefill at most, padding included, where the cache can take several."""
 LOOK_EVERY_ON_CPU, LOOK_EVERY_ELSEWHERE = 1, 8
 """Steps between two looks at what is finished: free on a CPU, a stall of the queue on a GPU."""
 MASK_AHEAD = 64
 """Columns of a mask ahead of the position it is made at."""
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Rows that sample from the same prompt: they share one prefill."""
-
-    prompt: list[int]
-    rows: list[int]
 
 
 @torch.no_grad()
@@ -77,32 +67,21 @@ def generate(
     if not all(prompts):
         raise ValueError("a prompt is empty: there is nothing to predict the first token from")
     limits = [params.max_new_tokens] * len(prompts) if limits is None else limits
-    queue = deque(_groups(prompts, batch_size))
-    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, min(batch_size, len(prompts)))
+    slots = min(batch_size, len(prompts))
+    reader = Reader(model, prompts, pad_id, slots)
+    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots)
     results: list[Completion | None] = [None] * len(prompts)
     news: list[Completion] = []
-    while queue or batch.n:
-        if queue and batch.takes(queue):
-            if on_done and news:
-                on_done(news)
-                news = []
-            batch.admit(queue)
+    while reader or batch.n:
+        if batch.admit(reader) and on_done and news:
+            on_done(news)
+            news = []
         for row, completion in batch.step():
             results[row] = completion
             news.append(completion)
     if on_done and news:
         on_done(news)
     return [completion for completion in results if completion is not None]
-
-
-def _groups(prompts: Sequence[list[int]], most: int) -> list[_Group]:
-    """Rows by prompt, the shortest prompts first; the prompts of a prefill then have similar lengths."""
-    order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
-    groups = []
-    for prompt, equal in groupby(order, key=lambda row: prompts[row]):
-        rows = list(equal)
-        groups += [_Group(prompt, rows[start : start + most]) for start in range(0, len(rows), most)]
-    return groups
 
 
 class _Batch:
@@ -118,7 +97,7 @@ class _Batch:
         pad_id: int,
         slots: int,
     ) -> None:
-        self._model, self._params, self._eos_id, self._pad_id = model, params, eos_id, pad_id
+        self._model, self._params, self._eos_id = model, params, eos_id
         self._seeds, self._limits, self._capacity = seeds, limits, slots
         self._banned = [*([] if pad_id == eos_id else [pad_id]), *_suppressed(model)]
         self._device = next(model.parameters()).device
@@ -127,6 +106,7 @@ class _Batch:
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
         self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
         self._slots = Slots(slots, params.max_new_tokens, self._device)
+        self._waiting: Read | None = None
         self._mask_AT: Tensor | None = None
         self._steps = 0
 
@@ -135,28 +115,20 @@ class _Batch:
         """Rows in the batch."""
         return self._slots.n
 
-    def takes(self, queue: Sequence[_Group]) -> bool:
-        """Whether prompts of the queue are due: enough places are free for the next one, and for a prefill's sake."""
-        if not self._cache.refillable:
-            return not self.n
-        wanted = max(len(queue[0].rows), REFILL_SHARE * self._capacity)
-        return self._capacity - self.n >= wanted
-
-    def admit(self, queue: deque[_Group]) -> None:
-        """Read as many prompts of the queue as have places for all their rows."""
+    def admit(self, reader: Reader) -> bool:
+        """Fill the free places with rows that wait, reading on when none does; returns whether prompts were read."""
         logits = [self._logits_AV] if self.n else []
-        free = self._capacity - self.n
-        groups: list[_Group] = []
-        while queue and len(queue[0].rows) <= free:
-            tokens = len(queue[0].prompt) * (len(groups) + 1)  # prompts come sorted: the newest is the widest
-            if groups and self._cache.refillable and tokens > PREFILL_TOKENS:
-                logits.append(self._prefill(groups))
-                groups = []
-            free -= len(queue[0].rows)
-            groups.append(queue.popleft())
-        logits.append(self._prefill(groups))
-        self._logits_AV = torch.cat(logits) if len(logits) > 1 else logits[0]
-        self._fit()
+        seated, has_read = self.n, False
+        while (free := self._free_places()) and (self._waiting or reader):
+            if not self._waiting:
+                self._waiting, has_read = self._read(reader), True
+            logits.append(self._seat(self._waiting, free))
+            if not self._waiting.rows:
+                self._waiting = None
+        if self.n > seated:
+            self._logits_AV = torch.cat(logits)
+            self._fit()
+        return has_read
 
     def step(self) -> list[tuple[int, Completion]]:
         """Draw a token for each row, take out the rows that are done, and run the model on the others."""
@@ -168,35 +140,26 @@ class _Batch:
             self._logits_AV = self._forward()
         return done
 
-    def _prefill(self, groups: list[_Group]) -> Tensor:
-        """Run each prompt once, left-padded; afterwards it has one slot per sample. Returns their logits."""
-        width = max(len(group.prompt) for group in groups)
-        prompts = [group.prompt for group in groups]
-        ids = torch.tensor([[self._pad_id] * (width - len(p)) + p for p in prompts], device=self._device)
-        lengths = torch.tensor([len(p) for p in prompts], device=self._device)
-        mask = torch.arange(width, device=self._device)[None, :] >= (width - lengths)[:, None]
-        padded = any(len(p) < width for p in prompts)
-        prefilled = DynamicCache(config=self._model.config)
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask.long() if padded else None,
-            position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
-            past_key_values=prefilled,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows = [row for group in groups for row in group.rows]
-        source = [place for place, group in enumerate(groups) for _ in group.rows]
-        source_B = torch.tensor(source, device=self._device)
-        self._cache.add(prefilled, source_B, width)
+    def _free_places(self) -> int:
+        return self._capacity - self.n if self._cache.refillable or not self.n else 0
+
+    def _read(self, reader: Reader) -> Read:
+        if self._cache.refillable:
+            return reader.read(int(READ_AHEAD * self._capacity), READ_TOKENS)
+        return reader.read(self._capacity, None)
+
+    def _seat(self, read: Read, most: int) -> Tensor:
+        """Give places to rows that wait; returns the logits of their first tokens."""
+        rows = [read.rows.popleft() for _ in range(min(most, len(read.rows)))]
+        source_A = torch.tensor([row.place for row in rows], device=self._device)
+        self._cache.add(read.cache, source_A, read.width)
         self._slots.add(
-            rows,
-            [len(prompts[place]) for place in source],
-            [self._limits[row] for row in rows],
-            [self._seeds[row] for row in rows],
+            [row.row for row in rows],
+            [row.length for row in rows],
+            [self._limits[row.row] for row in rows],
+            [self._seeds[row.row] for row in rows],
         )
-        logits: Tensor = output.logits[:, -1][source_B]
-        return logits
+        return read.logits_PV[source_A]
 
     def _forward(self) -> Tensor:
         """Feed the newest token of each row; return the logits of the next."""
