@@ -194,7 +194,7 @@ def _answer_chunk(
         eos_id=int(tokenizer.eos_token_id),
         pad_id=int(tokenizer.pad_token_id),
         batch_size=batch_size,
-        on_batch=report,
+        on_done=report,
     )
     generator = config.generator or context.inputs["policy"].manifest.recipe.stage
     return [

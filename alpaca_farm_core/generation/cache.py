@@ -1,7 +1,9 @@
-"""A key/value cache that grows in blocks, so that a decode step writes one token instead of copying all.
+"""Keys and values of the rows being decoded: rows leave and others take their place without copying the rest.
 
-Plugs into any model that takes a `DynamicCache`; layers that are not plain full attention (sliding
-windows, linear attention …) keep the implementation that transformers gives them.
+A prefill runs on a cache of its own (`empty_cache`) and its rows are then added to the decoding cache. All rows end
+at the same position, so that a step writes one column; shorter ones are masked in front. Models with layers that are
+not plain full attention (sliding windows, linear attention …) keep the implementation that transformers gives them,
+whose rows can be dropped but not replaced.
 """
 
 from __future__ import annotations
@@ -17,51 +19,135 @@ BLOCK = 64
 """Positions by which a cache grows."""
 
 
-class BlockLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in a buffer with room ahead; `keys` and `values` are views of its filled part."""
+class SlotLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer: buffers of slots × positions, of which the first slots and a window of positions are in use."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
         super().__init__()
+        self._slots, self._rows = slots, 0
+        self._start = self._end = 0
         self._buffers: list[Tensor] = []
-        self._length = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append states of shape [B, heads, new positions, width]; return all, [B, heads, positions, width]."""
-        if not self._buffers:
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self._buffers = [key_states[:, :, :0], value_states[:, :, :0]]
-            self.is_initialized = True
-        length = self._length + key_states.shape[2]
-        if length > self._buffers[0].shape[2]:
-            capacity = -(-(length + 1) // BLOCK) * BLOCK
-            self._buffers = [_with_capacity(buffer, self._length, capacity) for buffer in self._buffers]
+        """Append one position, [rows, heads, 1, width]; return all in use, [rows, heads, positions, width]."""
+        if self._end == self._buffers[0].shape[2]:
+            self._move_window(0)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, self._length : length] = states
-        self._length = length
+            buffer[: self._rows, :, self._end : self._end + 1] = states
+        self._end += 1
         self._show()
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep (or repeat) rows of the batch."""
-        self._buffers = [buffer.index_select(0, indices) for buffer in self._buffers]
+    def add(self, prefilled: DynamicLayer, source: Tensor) -> None:
+        """Copy rows `source` (repeats allowed) of a prefilled layer behind the rows in use."""
+        states = [prefilled.keys, prefilled.values]
+        if not self._buffers:
+            self.dtype, self.device, self.is_initialized = states[0].dtype, states[0].device, True
+            self._buffers = [part.new_zeros(self._slots, part.shape[1], 0, part.shape[3]) for part in states]
+        if not self._rows:
+            self._start = self._end
+        width, rows = states[0].shape[2], self._rows + len(source)
+        missing = width - (self._end - self._start)
+        if missing > self._start:
+            self._move_window(missing)
+        self._start -= max(0, missing)
+        for buffer, part in zip(self._buffers, states, strict=True):
+            buffer[self._rows : rows, :, self._end - width : self._end] = part[source]
+        self._rows = rows
+        self._show()
+
+    def replace(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Copy rows `movers` over rows `holes`; the first `rows` rows stay in use."""
+        if len(holes):
+            for buffer in self._buffers:
+                window = buffer[:, :, self._start : self._end]
+                window[holes] = window[movers]
+        self._rows = rows
+        self._show()
+
+    def trim(self, width: int) -> None:
+        """Keep the last `width` positions."""
+        self._start = self._end - width
         self._show()
 
     def _show(self) -> None:
-        self.keys, self.values = (buffer[:, :, : self._length] for buffer in self._buffers)
+        self.keys, self.values = (buffer[: self._rows, :, self._start : self._end] for buffer in self._buffers)
+
+    def _move_window(self, start: int) -> None:
+        """Let the window begin at `start`, in buffers with room behind it."""
+        end = start + self._end - self._start
+        capacity = -(-(end + 1) // BLOCK) * BLOCK
+        for index, buffer in enumerate(self._buffers):
+            slots, heads, _, width = buffer.shape
+            # zeros, not empty: masked positions must hold finite numbers, because 0 × NaN is NaN
+            larger = buffer.new_zeros(slots, heads, capacity, width)
+            larger[: self._rows, :, start:end] = buffer[: self._rows, :, self._start : self._end]
+            self._buffers[index] = larger
+        self._start, self._end = start, end
 
 
-def _with_capacity(buffer: Tensor, length: int, capacity: int) -> Tensor:
-    rows, heads, _, width = buffer.shape
-    # zeros, not empty: masked positions must hold finite numbers, because 0 × NaN is NaN
-    larger = torch.zeros(rows, heads, capacity, width, dtype=buffer.dtype, device=buffer.device)
-    larger[:, :, :length] = buffer[:, :, :length]
-    return larger
+class SlotCache:
+    """Rows are added at any time and removed for the price of copying as many rows as leave.
+
+    `past` is what the model takes; `width` the number of positions in use, counted on by whoever runs the model.
+    """
+
+    refillable = True
+
+    def __init__(self, config: Any, slots: int) -> None:
+        self.past = DynamicCache(config=config)
+        self.past.layers = [SlotLayer(slots) for _ in self.past.layers]
+        self.width = 0
+
+    def add(self, prefilled: DynamicCache, source: Tensor, width: int) -> None:
+        """Copy rows `source` of a prefilled cache of `width` positions behind the rows in use."""
+        self.width = max(self.width, width)
+        for mine, theirs in zip(self.past.layers, prefilled.layers, strict=True):
+            mine.add(theirs, source)
+
+    def remove(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Copy rows `movers` over rows `holes`, then keep the first `rows` rows."""
+        self.width = self.width if rows else 0
+        for layer in self.past.layers:
+            layer.replace(holes, movers, rows)
+
+    def trim(self, width: int) -> None:
+        """Forget all but the last `width` positions."""
+        self.width = width
+        for layer in self.past.layers:
+            layer.trim(width)
 
 
-def make_cache(config: Any) -> tuple[DynamicCache, bool]:
-    """Return an empty cache for a model of this config, and whether all its layers are full attention."""
-    cache = DynamicCache(config=config)
-    plain = bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
-    if plain:
-        cache.layers = [BlockLayer() for _ in cache.layers]
-    return cache, plain
+class ShrinkingCache:
+    """The same for caches as transformers makes them: rows are added to an empty one only, and nothing is trimmed."""
+
+    refillable = False
+
+    def __init__(self) -> None:
+        self.past = DynamicCache()
+        self.width = 0
+
+    def add(self, prefilled: DynamicCache, source: Tensor, width: int) -> None:
+        """Go on with rows `source` of a prefilled cache, which is changed."""
+        self.past, self.width = prefilled, width
+        self._select(source)
+
+    def remove(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Copy rows `movers` over rows `holes`, then keep the first `rows` rows."""
+        kept = torch.arange(rows, device=holes.device)
+        kept[holes] = movers
+        self._select(kept)
+
+    def trim(self, width: int) -> None:
+        """Do nothing: such layers count their positions from the start."""
+
+    def _select(self, rows: Tensor) -> None:
+        for layer in self.past.layers:
+            layer.batch_select_indices(rows)
+
+
+def make_cache(config: Any, slots: int) -> SlotCache | ShrinkingCache:
+    """An empty decoding cache of `slots` rows for a model of this config."""
+    layers = DynamicCache(config=config).layers
+    plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return SlotCache(config, slots) if plain else ShrinkingCache()

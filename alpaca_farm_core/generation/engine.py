@@ -1,41 +1,37 @@
 """Batched decoding: prompts as token ids in, responses as token ids with log-probabilities out.
 
-Knows nothing of text, templates or rewards. Rows are sorted by length and left-padded; finished rows
-leave the batch; it stops when all are done. What a row draws depends on its own seed only: other batches,
-neighbours and paddings give the same tokens up to floating-point ties.
+Knows nothing of text, templates or rewards. Prompts are sorted by length and read several at a time; a finished row
+leaves the batch and one that waits takes its place at once, so that the batch stays full to the end of the queue.
+What a row draws depends on its own seed only: other batches, neighbours and paddings give the same tokens up to
+floating-point ties. Which rows are decoded together depends on the arguments and the drawn tokens alone: same call,
+same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alpaca_farm_core.generation.cache import make_cache
-from alpaca_farm_core.generation.sampling import SamplingParams, draw, uniforms
+from alpaca_farm_core.generation.prefill import Read, Reader
+from alpaca_farm_core.generation.sampling import SamplingParams, draw
+from alpaca_farm_core.generation.slots import Completion, Slots
 
-COMPACT_AT = 0.75
-"""The batch is compacted when at most this share of its rows is still going."""
+__all__ = ["Completion", "generate"]
+
+READ_AHEAD = 0.25
+"""Rows whose prompts are read together when none waits, as a share of the places: a pass has a price of its own."""
+READ_TOKENS = 8192
+"""Tokens of prompts read together at most, padding included, where the cache lets rows come one after the other."""
+SHRINK_SHARE = 0.25
+"""Caches that are copied whole to drop a row are when at least this share of the rows is done."""
 LOOK_EVERY_ON_CPU, LOOK_EVERY_ELSEWHERE = 1, 8
 """Steps between two looks at what is finished: free on a CPU, a stall of the queue on a GPU."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One sampled response.
-
-    Attributes:
-        token_ids: Its tokens; the last one is EOS exactly when `finished`.
-        logprobs: Log-probability of each token under the temperature-scaled policy before top-k and top-p.
-        finished: Whether it ended by itself before the token limit.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float]
-    finished: bool
+MASK_AHEAD = 64
+"""Columns of a mask ahead of the position it is made at."""
 
 
 @torch.no_grad()
@@ -47,11 +43,12 @@ def generate(
     eos_id: int,
     pad_id: int,
     batch_size: int = 64,
-    on_batch: Callable[[list[Completion]], None] | None = None,
+    on_done: Callable[[list[Completion]], None] | None = None,
+    limits: Sequence[int] | None = None,
 ) -> list[Completion]:
     """Sample one completion per prompt; the result is in the order of `prompts`.
 
-    Equal prompts that stand next to each other (several samples of one instruction) share one prefill.
+    Equal prompts (several samples of one instruction) share one prefill, `batch_size` of them at most.
 
     Args:
         model: A causal LM of transformers, in evaluation mode, on its device.
@@ -61,147 +58,156 @@ def generate(
         eos_id: Token that ends a response.
         pad_id: Token of the padding; never drawn unless it is EOS too, as are those that the model's
             generation config suppresses.
-        batch_size: Rows decoded together.
-        on_batch: Called with the completions of each batch, for progress.
+        batch_size: Rows decoded together at most.
+        on_done: Called now and then with the completions that came in since, for progress.
+        limits: Tokens of each response at most; none = `params.max_new_tokens` for all.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
     if not all(prompts):
         raise ValueError("a prompt is empty: there is nothing to predict the first token from")
-    # A stable sort keeps equal prompts together when they were together.
-    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
+    limits = [params.max_new_tokens] * len(prompts) if limits is None else limits
+    slots = min(batch_size, len(prompts))
+    reader = Reader(model, prompts, pad_id, slots)
+    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots)
     results: list[Completion | None] = [None] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = _Batch(model, [prompts[row] for row in rows], [seeds[row] for row in rows], params, eos_id, pad_id)
-        completions = batch.run()
-        for row, completion in zip(rows, completions, strict=True):
+    news: list[Completion] = []
+    while reader or batch.n:
+        if batch.admit(reader) and on_done and news:
+            on_done(news)
+            news = []
+        for row, completion in batch.step():
             results[row] = completion
-        if on_batch:
-            on_batch(completions)
+            news.append(completion)
+    if on_done and news:
+        on_done(news)
     return [completion for completion in results if completion is not None]
 
 
 class _Batch:
-    """State of one batch while it is decoded. B rows at first; A of them still in the tensors."""
+    """The rows that are decoded together: A of them at a time, in the first A of `slots` slots."""
 
     def __init__(
-        self, model: Any, prompts: list[list[int]], seeds: list[int], params: SamplingParams, eos_id: int, pad_id: int
+        self,
+        model: Any,
+        seeds: Sequence[int],
+        limits: Sequence[int],
+        params: SamplingParams,
+        eos_id: int,
+        pad_id: int,
+        slots: int,
     ) -> None:
-        self._model, self._params, self._eos_id, self._pad_id = model, params, eos_id, pad_id
+        self._model, self._params, self._eos_id = model, params, eos_id
+        self._seeds, self._limits, self._capacity = seeds, limits, slots
         self._banned = [*([] if pad_id == eos_id else [pad_id]), *_suppressed(model)]
         self._device = next(model.parameters()).device
-        self._cache, plain_cache = make_cache(model.config)
-        # These kernels take an additive mask as it is, which saves building one from the padding at every step.
-        self._additive = plain_cache and model.config._attn_implementation in ("sdpa", "eager")
-        self._uniforms_BT = uniforms(torch.tensor(seeds, device=self._device), params.max_new_tokens)
-        shape = (len(prompts), params.max_new_tokens)
-        self._tokens_BT = torch.full(shape, pad_id, device=self._device)
-        self._logprobs_BT = torch.zeros(shape, device=self._device)
         self._look_every = LOOK_EVERY_ON_CPU if self._device.type == "cpu" else LOOK_EVERY_ELSEWHERE
-        self._prompts = prompts
-
-    def run(self) -> list[Completion]:
-        logits_AV = self._prefill()
-        rows = len(self._prompts)
-        self._rows_A = torch.arange(rows, device=self._device)
-        self._going_A = torch.ones(rows, dtype=torch.bool, device=self._device)
-        for step in range(self._params.max_new_tokens):
-            self._draw(logits_AV, step)
-            if step + 1 == self._params.max_new_tokens or not self._keep_going(step):
-                break
-            logits_AV = self._forward(self._tokens_BT[self._rows_A, step])
-        return self._completions()
-
-    def _prefill(self) -> Tensor:
-        """Run each distinct prompt once; afterwards cache, mask and positions have one row per sample."""
-        distinct: list[list[int]] = []
-        source: list[int] = []
-        for prompt in self._prompts:
-            if not distinct or prompt != distinct[-1]:
-                distinct.append(prompt)
-            source.append(len(distinct) - 1)
-        width = max(map(len, distinct))
-        ids = torch.tensor([[self._pad_id] * (width - len(p)) + p for p in distinct], device=self._device)
-        lengths = torch.tensor([len(p) for p in distinct], device=self._device)
-        mask = torch.arange(width, device=self._device)[None, :] >= (width - lengths)[:, None]
-        padded = bool(mask.logical_not().any())
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask.long() if padded else None,
-            position_ids=(mask.long().cumsum(1) - 1).clamp(min=0),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        source_B = torch.tensor(source, device=self._device)
-        if len(distinct) < len(source):
-            self._select(source_B)
-        self._positions_A = lengths[source_B]
-        self._filled = width
+        self._cache = make_cache(model.config, slots)
+        # These kernels take an additive mask as it is, which saves building one from the padding at every step.
+        self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
+        self._slots = Slots(slots, params.max_new_tokens, self._device)
+        self._waiting: Read | None = None
         self._mask_AT: Tensor | None = None
-        if padded:
-            room = torch.ones(len(source), self._params.max_new_tokens, dtype=torch.bool, device=self._device)
-            self._mask_AT = torch.cat([mask[source_B], room], dim=1)
-            if self._additive:
-                dtype = self._model.dtype
-                blocked = torch.finfo(dtype).min
-                self._mask_AT = torch.zeros(self._mask_AT.shape, dtype=dtype, device=self._device).masked_fill_(
-                    ~self._mask_AT, blocked
-                )
-        logits: Tensor = output.logits[:, -1][source_B]
-        return logits
+        self._steps = 0
 
-    def _forward(self, tokens_A: Tensor) -> Tensor:
-        """Feed one token per row; return the logits of the next."""
-        self._filled += 1
-        mask = None
-        if self._mask_AT is not None:
-            mask = self._mask_AT[:, : self._filled]
+    @property
+    def n(self) -> int:
+        """Rows in the batch."""
+        return self._slots.n
+
+    def admit(self, reader: Reader) -> bool:
+        """Fill the free places with rows that wait, reading on when none does; returns whether prompts were read."""
+        logits = [self._logits_AV] if self.n else []
+        seated, has_read = self.n, False
+        while (free := self._free_places()) and (self._waiting or reader):
+            if not self._waiting:
+                self._waiting, has_read = self._read(reader), True
+            logits.append(self._seat(self._waiting, free))
+            if not self._waiting.rows:
+                self._waiting = None
+        if self.n > seated:
+            self._logits_AV = torch.cat(logits)
+            self._fit()
+        return has_read
+
+    def step(self) -> list[tuple[int, Completion]]:
+        """Draw a token for each row, take out the rows that are done, and run the model on the others."""
+        drawn = draw(self._logits_AV, self._slots.uniforms_A, self._params, self._banned)
+        self._slots.write(drawn, self._eos_id)
+        self._steps += 1
+        done = self._take_done() if self._steps % self._look_every == 0 else []
+        if self.n:
+            self._logits_AV = self._forward()
+        return done
+
+    def _free_places(self) -> int:
+        return self._capacity - self.n if self._cache.refillable or not self.n else 0
+
+    def _read(self, reader: Reader) -> Read:
+        if self._cache.refillable:
+            return reader.read(int(READ_AHEAD * self._capacity), READ_TOKENS)
+        return reader.read(self._capacity, None)
+
+    def _seat(self, read: Read, most: int) -> Tensor:
+        """Give places to rows that wait; returns the logits of their first tokens."""
+        rows = [read.rows.popleft() for _ in range(min(most, len(read.rows)))]
+        source_A = torch.tensor([row.place for row in rows], device=self._device)
+        self._cache.add(read.cache, source_A, read.width)
+        self._slots.add(
+            [row.row for row in rows],
+            [row.length for row in rows],
+            [self._limits[row.row] for row in rows],
+            [self._seeds[row.row] for row in rows],
+        )
+        return read.logits_PV[source_A]
+
+    def _forward(self) -> Tensor:
+        """Feed the newest token of each row; return the logits of the next."""
+        mask = self._mask_AT
+        if mask is not None:
+            if self._cache.width == mask.shape[1]:
+                self._fit()
+                mask = self._mask_AT
+            assert mask is not None
+            mask = mask[:, : self._cache.width + 1]
             mask = mask[:, None, None, :] if self._additive else mask.long()
         output = self._model(
-            input_ids=tokens_A[:, None],
+            input_ids=self._slots.newest_A[:, None],
             attention_mask=mask,
-            position_ids=self._positions_A[:, None],
-            past_key_values=self._cache,
+            position_ids=self._slots.lengths_A[:, None],
+            past_key_values=self._cache.past,
             use_cache=True,
         )
-        self._positions_A = self._positions_A + 1
+        self._cache.width += 1
+        self._slots.step()
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def _draw(self, logits_AV: Tensor, step: int) -> None:
-        """Draw and store the tokens of this step; rows that drew EOS are no longer going."""
-        drawn = draw(logits_AV, self._uniforms_BT[self._rows_A, step], self._params, self._banned)
-        tokens_A = torch.where(self._going_A, drawn.tokens_B, self._pad_id)
-        self._tokens_BT[self._rows_A, step] = tokens_A
-        self._logprobs_BT[self._rows_A, step] = torch.where(self._going_A, drawn.logprobs_B, 0.0)
-        self._going_A = self._going_A & (drawn.tokens_B != self._eos_id)
+    def _take_done(self) -> list[tuple[int, Completion]]:
+        n_done = self.n - self._slots.n_going()
+        if not n_done or not (self._cache.refillable or n_done == self.n or n_done >= SHRINK_SHARE * self.n):
+            return []
+        found, moves = self._slots.take_done(self._eos_id)
+        self._cache.remove(*moves)
+        if self.n:
+            self._fit()
+        return found
 
-    def _keep_going(self, step: int) -> bool:
-        """Look at what is finished now and then; drop finished rows when they are many. False when all are done."""
-        if (step + 1) % self._look_every:
-            return True
-        going = int(self._going_A.sum())
-        if going and going <= COMPACT_AT * len(self._going_A):
-            keep = self._going_A.nonzero().squeeze(1)
-            self._rows_A, self._positions_A = self._rows_A[keep], self._positions_A[keep]
-            self._going_A = self._going_A[keep]
-            if self._mask_AT is not None:
-                self._mask_AT = self._mask_AT[keep]
-            self._select(keep)
-        return going > 0
+    def _fit(self) -> None:
+        """Cut off what no row needs any more, and mask what stands in front of the shorter rows."""
+        lengths_A = self._slots.lengths_A
+        self._cache.trim(int(lengths_A.max()))
+        pads_A = self._cache.width - lengths_A
+        self._mask_AT = None
+        if bool(pads_A.any()):
+            columns = torch.arange(self._cache.width + MASK_AHEAD, device=self._device)
+            seen_AT = columns[None, :] >= pads_A[:, None]
+            self._mask_AT = self._as_added(seen_AT) if self._additive else seen_AT
 
-    def _select(self, rows: Tensor) -> None:
-        for layer in self._cache.layers:
-            layer.batch_select_indices(rows)
-
-    def _completions(self) -> list[Completion]:
-        ended_BT = self._tokens_BT == self._eos_id
-        lengths = torch.where(ended_BT.any(1), ended_BT.long().argmax(1) + 1, self._params.max_new_tokens).tolist()
-        finished = ended_BT.any(1).tolist()
-        rows = zip(self._tokens_BT.tolist(), self._logprobs_BT.tolist(), lengths, finished, strict=True)
-        return [Completion(tokens[:n], logprobs[:n], done) for tokens, logprobs, n, done in rows]
+    def _as_added(self, seen_AT: Tensor) -> Tensor:
+        dtype = self._model.dtype
+        blocked = torch.finfo(dtype).min
+        return torch.zeros(seen_AT.shape, dtype=dtype, device=self._device).masked_fill_(~seen_AT, blocked)
 
 
 def _suppressed(model: Any) -> list[int]:

@@ -1,4 +1,5 @@
 import math
+import random
 import types
 
 import pytest
@@ -13,7 +14,7 @@ PAD, EOS, VOCABULARY = 0, 1, 40
 
 
 class UniformModel(torch.nn.Module):
-    """Gives every token the same logit and counts the rows it is run on."""
+    """Gives every token the same logit and counts the prompts of its prefills and the rows of its steps."""
 
     def __init__(self):
         super().__init__()
@@ -21,10 +22,11 @@ class UniformModel(torch.nn.Module):
         self.config = LlamaConfig(num_hidden_layers=1, vocab_size=8)
         self.config._attn_implementation = "sdpa"
         self.dtype = torch.float32
+        self.prompts: list[int] = []
         self.rows: list[int] = []
 
     def forward(self, input_ids, past_key_values: DynamicCache, **_):
-        self.rows.append(len(input_ids))
+        (self.rows if past_key_values.get_seq_length() else self.prompts).append(len(input_ids))
         states = torch.zeros(len(input_ids), 1, input_ids.shape[1], 2)
         past_key_values.update(states, states, 0)
         return types.SimpleNamespace(logits=torch.zeros(len(input_ids), 1, 8))
@@ -63,10 +65,10 @@ def test_finished_rows_leave_the_batch_and_it_stops_when_all_are_done():
     model = UniformModel()
     completions = generate(model, [[3]] * 64, list(range(64)), SamplingParams(200), EOS, PAD, batch_size=64)
     longest = max(len(c.token_ids) for c in completions)
-    assert model.rows[0] == 1  # one prefill for 64 samples of one prompt
-    assert model.rows[1:] == sorted(model.rows[1:], reverse=True)
+    assert model.prompts == [1]  # one prefill for 64 samples of one prompt
+    assert model.rows == sorted(model.rows, reverse=True)
     assert model.rows[-1] < 8
-    assert len(model.rows) == longest < 200
+    assert len(model.rows) == longest - 1 < 199
     assert all(c.finished for c in completions)
 
 
@@ -89,6 +91,58 @@ def test_looking_seldom_at_what_is_finished_changes_nothing(llama, monkeypatch):
     assert len({len(c.token_ids) for c in expected}) > 3
     monkeypatch.setattr("alpaca_farm_core.generation.engine.LOOK_EVERY_ON_CPU", 8)
     assert [c.token_ids for c in generate(*arguments)] == [c.token_ids for c in expected]
+
+
+@pytest.mark.parametrize(("attention", "look_every"), [("sdpa", 1), ("eager", 8)])
+def test_rows_that_take_the_places_of_others_draw_what_they_draw_alone(llama, attention, look_every, monkeypatch):
+    monkeypatch.setattr("alpaca_farm_core.generation.engine.LOOK_EVERY_ON_CPU", look_every)
+    llama.set_attn_implementation(attention)
+    widths = [1, 2, 2, 3, 3, 3, 9, 40, 90, 4, 5, 60]  # longer prompts than all that is decoded when they come
+    limits = [90, 3, 9, 40, 1, 30, 5, 70, 20, 30, 2, 1]
+    generator = torch.Generator().manual_seed(5)
+    prompts = [torch.randint(2, VOCABULARY, (width,), generator=generator).tolist() for width in widths]
+    params, seeds = SamplingParams(90), list(range(50, 62))
+    alone = [
+        generate(llama, [p], [s], params, -1, PAD, limits=[n])[0]
+        for p, s, n in zip(prompts, seeds, limits, strict=True)
+    ]
+    for batch_size in (2, 5):
+        together = generate(llama, prompts, seeds, params, -1, PAD, batch_size, limits=limits)
+        assert [c.token_ids for c in together] == [c.token_ids for c in alone]
+        for one, other in zip(together, alone, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    llama.set_attn_implementation("sdpa")
+
+
+def test_a_response_ends_at_its_own_limit_or_before(llama):
+    prompts, params = some_prompts(), SamplingParams(80)
+    free = generate(llama, prompts, list(range(9)), params, EOS, PAD)
+    cut = generate(llama, prompts, list(range(9)), params, EOS, PAD, limits=[25] * 9)
+    assert {c.finished for c in cut} == {True, False}
+    for long, short in zip(free, cut, strict=True):
+        assert short.token_ids == long.token_ids[:25]
+        assert short.finished == (EOS in short.token_ids)
+
+
+def geometric_lengths(n, mean, most):
+    """Lengths as those of a trained model's answers: the chance to end is the same after every token."""
+    draw = random.Random(0)
+    return [min(most, 1 + int(math.log(1 - draw.random()) / math.log(1 - 1 / mean))) for _ in range(n)]
+
+
+@pytest.mark.parametrize("samples", [1, 16])
+def test_decoding_costs_hardly_more_row_steps_than_tokens(samples):
+    """Counts, not seconds: rows × decoding steps against drawn tokens, and steps against full batches."""
+    batch_size, lengths = 32, geometric_lengths(320, mean=30, most=90)
+    prompts = [[3 + row // samples % 5] * (1 + row // samples % 40) for row in range(320)]
+    model = UniformModel()
+    generate(
+        model, prompts, list(range(320)), SamplingParams(90), -1, PAD, batch_size, limits=lengths
+    )
+    needed = sum(lengths) - len(lengths)  # a prefill gives each first token
+    assert sum(model.rows) == needed, "rows that are done must leave the batch at once"
+    assert len(model.rows) <= 1.45 * needed / batch_size, "free places must be taken by waiting prompts"
+    assert sum(model.prompts) == len({tuple(prompt) for prompt in prompts}), "samples of a prompt share its prefill"
 
 
 def test_same_call_same_bits(llama):
@@ -164,12 +218,16 @@ def test_more_tokens_than_one_block_of_the_cache(llama):
     assert ours.token_ids == theirs[0, 2:].tolist()
 
 
-def test_progress_hears_of_every_row(llama):
+def test_progress_hears_of_every_row_while_others_are_still_going(llama):
     heard = []
-    generate(
-        llama, some_prompts(), [0] * 9, SamplingParams(2), EOS, PAD, 4, on_batch=lambda done: heard.append(len(done))
+    limits = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    completions = generate(
+        llama, some_prompts(), [0] * 9, SamplingParams(9), -1, PAD, 4, on_done=heard.append, limits=limits
     )
-    assert heard == [4, 4, 1]
+    assert len(heard) > 2
+    assert sorted(len(c.token_ids) for group in heard for c in group) == limits
+    assert [len(c.token_ids) for c in completions] == limits
+    assert not any(c.finished for c in completions)
 
 
 def test_an_empty_prompt_is_refused(llama):
