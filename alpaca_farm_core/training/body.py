@@ -27,8 +27,8 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
         OutOfMemoryError: of the GPU or the machine.
         StoreError: the disk is full.
     """
-    store = context.scratch.parents[2]
-    with context.stop.listening(), readable_storage_errors(store), explained_memory_errors(stage.name, context.execution):
+    storage = readable_storage_errors(context.scratch.parents[2])
+    with context.stop.listening(), storage, explained_memory_errors(stage.name, context.execution):
         folders = {role: artifact.path for role, artifact in context.inputs.items()}
         plan = require_memory(stage, context.config, context.execution, folders, what_to_lower(context.execution))
         if plan:
