@@ -29,7 +29,9 @@ SIZES = (256, 512, 1024)
 
 
 def rows_of(job: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """(prompt, response) of all rows; of both sides of pairs."""
+    """(prompt, response) of all rows; of both sides of pairs; of PPO's episodes, by their lengths."""
+    if job["kind"] == "ppo":
+        return [([5] * prompt, [6] * new) for prompt, new in zip(job["prompt_lengths"], job["lengths"], strict=True)]
     rows = json.loads((Path(job["world"]) / "rows.json").read_text())
     sides = ("responses",) if job["kind"] == "sft" else ("responses", "others")
     return [
@@ -54,30 +56,81 @@ def run(job: Mapping[str, Any], size: int) -> dict[str, float]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     rows = rows_of(job)
     per_step = job["batch"] * (1 if job["kind"] == "sft" else 2)
-    head = model.get_output_embeddings()
     tokens, wall, cpu = 0, time.perf_counter(), time.process_time()
     for start in range(0, len(rows), per_step):
         for ids_NT, learnt_NT in micro_batches(rows[start : start + per_step], size):
-            with torch.autocast("cpu", torch.bfloat16, enabled=job["precision"] == "bfloat16"):
-                hidden_NTD = model.base_model(ids_NT, use_cache=False).last_hidden_state
+            with _arithmetic(job):
                 if job["kind"] == "reward":
-                    loss = hidden_NTD.float().square().mean()
+                    loss = model.base_model(ids_NT, use_cache=False).last_hidden_state.float().square().mean()
                 else:
-                    wanted_NT = learnt_NT[:, 1:]
-                    loss = cross_entropy(head(hidden_NTD[:, :-1][wanted_NT]).float(), ids_NT[:, 1:][wanted_NT])
+                    loss = logprobs_of(model, ids_NT, learnt_NT)
             loss.backward()
             tokens += ids_NT.numel()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "tokens_per_s": tokens / seconds, "micro_batch_tokens": size}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "tokens_per_s": tokens / seconds,
+        "micro_batch_tokens": size,
+    }
+
+
+def run_ppo(job: Mapping[str, Any], size: int) -> dict[str, float]:
+    """Seconds for the passes of PPO: policy, reference, reward and value forward; then both trained, each epoch."""
+    place = Path(job["world"]) / "policy"
+    policy, reference, reward, critic = (AutoModelForCausalLM.from_pretrained(place).train() for _ in range(4))
+    optimisers = [torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) for model in (policy, critic)]
+    rows = rows_of(job)
+    tokens, wall, cpu = 0, time.perf_counter(), time.process_time()
+    for start in range(0, len(rows), job["episodes"]):
+        parts = list(micro_batches(rows[start : start + job["episodes"]], size))
+        for ids_NT, learnt_NT in parts:
+            with torch.no_grad(), _arithmetic(job):
+                for model in (policy, reference):
+                    logprobs_of(model, ids_NT, learnt_NT)
+                for model in (reward, critic):
+                    model.base_model(ids_NT, use_cache=False)
+            tokens += ids_NT.numel()
+        for _ in range(job["epochs"]):
+            for ids_NT, learnt_NT in parts:
+                with _arithmetic(job):
+                    loss = logprobs_of(policy, ids_NT, learnt_NT)
+                loss.backward()
+                with _arithmetic(job):
+                    hidden_NTD = critic.base_model(ids_NT, use_cache=False).last_hidden_state
+                hidden_NTD.float().square().mean().backward()
+            for model, optimiser in zip((policy, critic), optimisers, strict=True):
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "tokens_per_s": tokens / seconds,
+        "micro_batch_tokens": size,
+    }
+
+
+def logprobs_of(model: Any, ids_NT: Tensor, learnt_NT: Tensor) -> Tensor:
+    """Mean cross-entropy of the learnt tokens; the head runs for them alone."""
+    hidden_NTD = model.base_model(ids_NT, use_cache=False).last_hidden_state
+    wanted_NT = learnt_NT[:, 1:]
+    logits_MV = model.get_output_embeddings()(hidden_NTD[:, :-1][wanted_NT]).float()
+    return cross_entropy(logits_MV, ids_NT[:, 1:][wanted_NT])
+
+
+def _arithmetic(job: Mapping[str, Any]) -> Any:
+    return torch.autocast("cpu", torch.bfloat16, enabled=job["precision"] == "bfloat16")
 
 
 def main(path: str) -> None:
     imports_mb = psutil.Process().memory_info().rss / 2**20
     job = json.loads(Path(path).read_text())
-    found = [run(job, size) for size in SIZES]
+    found = [(run_ppo if job["kind"] == "ppo" else run)(job, size) for size in SIZES]
     best = max(found, key=lambda one: one["tokens_per_s"])
     sizes = {str(one["micro_batch_tokens"]): one["tokens_per_s"] for one in found}
     print(json.dumps({**best, "sizes": sizes, "imports_mb": imports_mb, "state_mb": job["state_mb"]}))

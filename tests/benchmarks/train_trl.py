@@ -85,9 +85,7 @@ def sft(job, tokenizer):
     ]
     limit = None if job.get("trl_padding_free") else 512
     args = SFTConfig(**{"max_length": limit, **common(job)}, completion_only_loss=True)
-    return SFTTrainer(
-        model=policy(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
-    )
+    return SFTTrainer(model=policy(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
 
 def reward(job, tokenizer):
