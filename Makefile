@@ -12,7 +12,12 @@ PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c c
       $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 CODE = alpaca_farm_core tasks flows tests
 
-.PHONY: demo test test-slow lint format clean
+BENCH ?= .bench
+# Measured side by side with what people would use instead; figures go to tests/benchmarks/*.json.
+BENCH_TRAINING = BENCH_WORK=$(BENCH) $(VENV)/bin/python -m tests.benchmarks.training \
+      --trl $(BENCH)/trl/bin/python --trl-ppo $(BENCH)/trl-ppo/bin/python
+
+.PHONY: demo test test-slow lint format clean bench bench-quick bench-peers
 
 demo: $(VENV)/.run
 	$(VENV)/bin/alpaca-farm demo $(if $(STORE),--store $(STORE))
@@ -33,6 +38,22 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff format $(CODE)
 	$(VENV)/bin/ruff check --fix $(CODE)
+
+bench: $(VENV)/.slow bench-peers
+	$(BENCH_TRAINING) --worlds llama14m smollm2 --repeats 3
+	$(VENV)/bin/python -m tests.benchmarks.picture
+
+bench-quick: $(VENV)/.slow bench-peers
+	$(BENCH_TRAINING) --worlds nano --repeats 1 -o $(BENCH)/quick.json
+	$(VENV)/bin/python -m tests.benchmarks.picture $(BENCH)/quick.json -o $(BENCH)/quick.svg
+
+bench-peers: $(BENCH)/trl/.done $(BENCH)/trl-ppo/.done
+
+$(BENCH)/%/.done: tests/benchmarks/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< \
+	    $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -56,22 +56,35 @@ def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
     return Batch(input_ids, attention, labels)
 
 
-def token_budget_micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group rows so that each padded group holds at most `budget` tokens.
+def token_budget_micro_batches(lengths: Sequence[int], budget: int, padded: bool = True) -> list[list[int]]:
+    """Group rows so that each group holds at most `budget` tokens.
 
-    Rows are sorted by length, longest first (memory runs out at once or never), ties by index; a row
-    longer than the budget stands alone. Depends on nothing but the arguments.
+    Rows are taken longest first (memory runs out at once or never), ties by index; a row longer than the
+    budget stands alone. Depends on nothing but the arguments.
 
     Args:
         lengths: Tokens of each row.
-        budget: Rows × longest row of a group, at most.
+        budget: Tokens of a group, at most.
+        padded: A group costs rows × longest row, so that rows of like length go together; otherwise the sum of
+            its rows, and each row goes into the first group with room.
 
     Returns:
         Indices into `lengths`, each exactly once.
     """
     groups: list[list[int]] = []
+    longest_first = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    if not padded:
+        room: list[int] = []
+        for index in longest_first:
+            place = next((number for number, free in enumerate(room) if lengths[index] <= free), len(groups))
+            if place == len(groups):
+                groups.append([])
+                room.append(budget)
+            groups[place].append(index)
+            room[place] -= lengths[index]
+        return groups
     width = 0
-    for index in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+    for index in longest_first:
         if groups and (len(groups[-1]) + 1) * width <= budget:
             groups[-1].append(index)
         else:

@@ -44,10 +44,10 @@ class TokenisedPairs:
         assert preference is not None
         return preference - 1
 
-    def tokens(self, index: int) -> int:
-        """Tokens of both sides in a forward pass, padded to the longer one."""
-        longer = max(len(self.response_1_ids[index]), len(self.response_2_ids[index]))
-        return 2 * (len(self.prompt_ids[index]) + longer)
+    def tokens(self, index: int, padded: bool = True) -> int:
+        """Tokens of both sides in a forward pass: padded to the longer one, or packed, with the prompt once."""
+        prompt, first, second = (len(ids[index]) for ids in (self.prompt_ids, self.response_1_ids, self.response_2_ids))
+        return 2 * (prompt + max(first, second)) if padded else prompt + first + second
 
 
 def tokenise_pairs(

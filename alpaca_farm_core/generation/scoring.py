@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from alpaca_farm_core.data.collate import collate, token_budget_micro_batches
+from alpaca_farm_core.data.collate import collate
 from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.models.backbone import hidden_states
+from alpaca_farm_core.models.packing import micro_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,8 +43,8 @@ def rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_
             f"{type(reward_model).__name__} has no reward head named 'score'.",
             "Use a reward model made by the reward_model stage, or one whose classifier is built like Llama's.",
         )
-    # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
-    hidden_BTD = hidden_states(reward_model, input_ids_BT, torch.ones_like(input_ids_BT))
+    tokens_BT = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)[None, :] < lengths_B[:, None]
+    hidden_BTD = hidden_states(reward_model, input_ids_BT, tokens_BT.long())
     last_BD = hidden_BTD[torch.arange(len(lengths_B), device=hidden_BTD.device), lengths_B - 1]
     # The head stays out of autocast: three digits are too few for a reward.
     with torch.autocast(last_BD.device.type, enabled=False):
@@ -71,7 +72,7 @@ def score(
     device = next(reward_model.parameters()).device
     lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
     rewards = torch.zeros(len(lengths))
-    for rows in token_budget_micro_batches(lengths, micro_batch_tokens):
+    for rows in micro_batches(reward_model, lengths, micro_batch_tokens):
         batch = collate([prompt_ids[row] for row in rows], [response_ids[row] for row in rows], pad_id).to(device)
         at_end = rewards_at_end(reward_model, batch.input_ids_BT, batch.attention_mask_BT.sum(1))
         rewards[torch.tensor(rows)] = at_end.cpu()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -30,12 +31,29 @@ def position_ids(attention_mask_BT: Tensor) -> Tensor:
 
 
 def hidden_states(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Run the backbone once, without a cache.
+    """Run the backbone once, without a cache; where rows can be packed, not on padding nor twice on a shared prefix.
 
     Returns:
         hidden_BTD of the last layer (after the final norm): what the head sees. Undefined at padding.
     """
+    from alpaca_farm_core.models.packing import packed_hidden_states, packing_obstacle
+
     backbone = backbone_of(model)
+    if input_ids_BT.shape[0] > 1 and not packing_obstacle(backbone):
+        return packed_hidden_states(backbone, input_ids_BT, attention_mask_BT)
+    if is_right_padded(attention_mask_BT):
+        # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
+        attention_mask_BT = torch.ones_like(attention_mask_BT)
+    return plain_hidden_states(backbone, input_ids_BT, attention_mask_BT)
+
+
+def is_right_padded(attention_mask_BT: Tensor) -> bool:
+    """Whether all padding stands behind the tokens."""
+    return bool((attention_mask_BT[:, 1:] <= attention_mask_BT[:, :-1]).all())
+
+
+def plain_hidden_states(backbone: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Run the backbone over the batch as it is, padding included."""
     keywords = {"position_ids": position_ids(attention_mask_BT)} if takes_position_ids(backbone) else {}
     output = backbone(
         input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False, return_dict=True, **keywords

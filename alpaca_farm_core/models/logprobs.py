@@ -35,7 +35,8 @@ class TokenScores(NamedTuple):
 
     Attributes:
         logprobs_BT: log π(token t | tokens before t).
-        entropies_BT: Entropy in nats of the distribution that token t was drawn from; no gradient unless asked for.
+        entropies_BT: Entropy in nats of the distribution that token t was drawn from; no gradient unless asked for,
+            and 0 where the caller does without them.
     """
 
     logprobs_BT: Tensor
@@ -50,6 +51,7 @@ def response_logprobs(
     temperature: float = 1.0,
     chunk: int = 0,
     entropy_grad: bool = False,
+    entropies: bool = True,
 ) -> TokenScores:
     """Score the tokens under `response_mask_BT`, each given the tokens before it.
 
@@ -63,6 +65,7 @@ def response_logprobs(
         temperature: Divides the logits (> 0).
         chunk: Positions per run of the head; 0 = as many as make CHUNK_LOGITS logits.
         entropy_grad: Keep the graph of the entropies, for an entropy bonus.
+        entropies: Compute them; otherwise they are 0, which spares several passes over the logits.
 
     Returns:
         Tensors aligned with `input_ids_BT`: index t belongs to token t.
@@ -70,9 +73,11 @@ def response_logprobs(
     mask_BT = response_mask_BT.bool()
     assert not bool(mask_BT[:, :1].any()), "the first position has nothing before it to be predicted from"
     if head_obstacle(model):
-        return _through_forward(model, input_ids_BT, attention_mask_BT, mask_BT, temperature, chunk, entropy_grad)
+        return _through_forward(
+            model, input_ids_BT, attention_mask_BT, mask_BT, temperature, chunk, entropy_grad, entropies
+        )
     hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
-    return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, chunk, entropy_grad)
+    return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, chunk, entropy_grad, entropies)
 
 
 def logprobs_and_states(
@@ -81,6 +86,7 @@ def logprobs_and_states(
     attention_mask_BT: Tensor,
     response_mask_BT: Tensor,
     temperature: float = 1.0,
+    entropies: bool = True,
 ) -> tuple[TokenScores, Tensor]:
     """`response_logprobs` and the last layer's hidden_BTD, from one pass; gradients flow through both.
 
@@ -88,9 +94,12 @@ def logprobs_and_states(
     """
     hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
     if head_obstacle(model):
-        scores = response_logprobs(model, input_ids_BT, attention_mask_BT, response_mask_BT, temperature)
+        scores = response_logprobs(
+            model, input_ids_BT, attention_mask_BT, response_mask_BT, temperature, entropies=entropies
+        )
         return scores, hidden_BTD
-    return _from_states(model, hidden_BTD, input_ids_BT, response_mask_BT.bool(), temperature), hidden_BTD
+    mask_BT = response_mask_BT.bool()
+    return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, entropies=entropies), hidden_BTD
 
 
 def token_logprobs(
@@ -101,6 +110,7 @@ def token_logprobs(
     temperature: float = 1.0,
     chunk: int = 0,
     entropy_grad: bool = False,
+    entropies: bool = True,
 ) -> TokenScores:
     """Score targets from the hidden states that predict them (no shift here).
 
@@ -112,6 +122,7 @@ def token_logprobs(
         temperature: Divides the logits (> 0).
         chunk: Positions per run of the head; 0 = as many as make CHUNK_LOGITS logits.
         entropy_grad: Keep the graph of the entropies.
+        entropies: Compute them; otherwise they are 0.
     """
     if temperature <= 0:
         raise ValueError(f"temperature {temperature} must be positive: log-probabilities of greedy choices are 0")
@@ -120,7 +131,7 @@ def token_logprobs(
     hidden_ND, targets_N = hidden_BTD[mask_BT], targets_BT[mask_BT]
     chunk = chunk or max(1, CHUNK_LOGITS // _vocabulary(head, hidden_ND))
     parts = [
-        _score_chunk(run, part_ND, part_N, temperature, entropy_grad, again=len(targets_N) > chunk)
+        _score_chunk(run, part_ND, part_N, temperature, entropy_grad, entropies, again=len(targets_N) > chunk)
         for part_ND, part_N in zip(torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), strict=True)
     ]
     return TokenScores(*(_scatter(mask_BT, torch.cat(column)) for column in zip(*parts, strict=True)))
@@ -144,22 +155,29 @@ def _from_states(
     temperature: float,
     chunk: int = 0,
     entropy_grad: bool = False,
+    entropies: bool = True,
 ) -> TokenScores:
     """Score each token from the state before it."""
     head = cast(Head, model.get_output_embeddings())
     scores = token_logprobs(
-        hidden_BTD[:, :-1], head, input_ids_BT[:, 1:], mask_BT[:, 1:], temperature, chunk, entropy_grad
+        hidden_BTD[:, :-1], head, input_ids_BT[:, 1:], mask_BT[:, 1:], temperature, chunk, entropy_grad, entropies
     )
     return TokenScores(*(nn.functional.pad(scored, (1, 0)) for scored in scores))
 
 
 def _score_chunk(
-    head: Head, hidden_ND: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool, again: bool
+    head: Head,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    entropy_grad: bool,
+    entropies: bool,
+    again: bool,
 ) -> tuple[Tensor, Tensor]:
     """Score one chunk; with `again`, its logits are not kept for the backward pass but computed again."""
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return _from_logits(head(hidden), targets, temperature, entropy_grad)
+        return _from_logits(head(hidden), targets, temperature, entropy_grad, entropies)
 
     if again and torch.is_grad_enabled():
         # The head is linear: there is no random state to save for the second run.
@@ -168,11 +186,15 @@ def _score_chunk(
     return score(hidden_ND, targets_N)
 
 
-def _from_logits(logits_NV: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool) -> tuple[Tensor, Tensor]:
-    """Log softmax(z/τ) at the target, and H = −Σ p log p, both in float32."""
+def _from_logits(
+    logits_NV: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool, entropies: bool
+) -> tuple[Tensor, Tensor]:
+    """Log softmax(z/τ) at the target, and H = −Σ p log p (0 unless asked for), both in float32."""
     logits_NV = logits_NV.float()
     logprobs_NV = torch.log_softmax(logits_NV / temperature if temperature != 1.0 else logits_NV, dim=-1)
     chosen_N = logprobs_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
+    if not entropies:
+        return chosen_N, torch.zeros_like(chosen_N.detach())
     spread_NV = logprobs_NV if entropy_grad else logprobs_NV.detach()
     return chosen_N, -(spread_NV.exp() * spread_NV.clamp(min=_LOWEST_LOGPROB)).sum(dim=-1)
 
@@ -204,6 +226,7 @@ def _through_forward(
     temperature: float,
     chunk: int,
     entropy_grad: bool,
+    entropies: bool,
 ) -> TokenScores:
     """Score with the model's own logits, as many rows at a time as fit the chunk (never less than one)."""
     length = input_ids_BT.shape[1]
@@ -214,7 +237,7 @@ def _through_forward(
     def score(ids: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         logits_BTV = _own_logits(model, ids, attention)[:, :-1]
         wanted = mask[:, 1:]
-        return _from_logits(logits_BTV[wanted], ids[:, 1:][wanted], temperature, entropy_grad)
+        return _from_logits(logits_BTV[wanted], ids[:, 1:][wanted], temperature, entropy_grad, entropies)
 
     parts = []
     for part in zip(*(torch.split(whole, rows) for whole in (input_ids_BT, attention_mask_BT, mask_BT)), strict=True):

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.models.lora import load_trained_state, trained_state
+from alpaca_farm_core.models.packing import micro_batches
 from alpaca_farm_core.models.recompute import recompute_activations
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.pipeline.stop import StopRequest
@@ -35,6 +35,8 @@ from alpaca_farm_core.training.optimiser import (
 from alpaca_farm_core.training.order import epoch_batches
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from alpaca_farm_core.config.execution import ExecutionConfig
     from alpaca_farm_core.pipeline.stage import StageContext
 
@@ -93,7 +95,7 @@ class Supervised:
         seconds: Time spent in steps by this process since it was started.
     """
 
-    model: nn.Module
+    model: PreTrainedModel
     objective: Objective
     config: LoopConfig
     workers: Workers
@@ -108,7 +110,12 @@ class Supervised:
 
     @classmethod
     def of_stage(
-        cls, context: StageContext, model: nn.Module, objective: Objective, workers: Workers, execution: ExecutionConfig
+        cls,
+        context: StageContext,
+        model: PreTrainedModel,
+        objective: Objective,
+        workers: Workers,
+        execution: ExecutionConfig,
     ) -> Supervised:
         """Set up a stage's run: its config, progress and checkpoint folder."""
         if execution.activation_checkpointing:
@@ -200,7 +207,7 @@ class Supervised:
         mine = self.workers.share(rows)
         tokens = [objective.tokens(row) for row in mine]
         sums: dict[str, Tensor] = {"loss": torch.zeros((), device=self.workers.device)}
-        for group in token_budget_micro_batches(tokens, self.micro_batch_tokens):
+        for group in micro_batches(self.model, tokens, self.micro_batch_tokens):
             with self.workers.arithmetic():
                 part = objective.loss([mine[index] for index in group])
             (part.loss / weight).backward()  # type: ignore[no-untyped-call]

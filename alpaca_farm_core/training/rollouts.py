@@ -77,20 +77,22 @@ class Passes:
     Attributes:
         device: Where the models are.
         pad_id: Token of the padding.
-        micro_batch_tokens: Tokens of one pass, padding included.
+        micro_batch_tokens: Tokens of one pass.
         arithmetic: Makes the context of a pass (autocast or nothing).
+        padded: Whether padding counts as tokens of a pass; false where rows are packed.
     """
 
     device: torch.device
     pad_id: int
     micro_batch_tokens: int
     arithmetic: Callable[[], Any]
+    padded: bool = True
 
     def micro_batches(self, responses: Responses, rows: Sequence[int] | None = None) -> Iterator[MicroBatch]:
         """Cut (some rows of) a rollout into micro-batches."""
         chosen = list(range(len(responses)) if rows is None else rows)
         lengths = [len(responses.prompt_ids[row]) + len(responses.response_ids[row]) for row in chosen]
-        for group in token_budget_micro_batches(lengths, self.micro_batch_tokens):
+        for group in token_budget_micro_batches(lengths, self.micro_batch_tokens, self.padded):
             yield self.micro_batch(responses, [chosen[index] for index in group])
 
     def micro_batch(self, responses: Responses, rows: list[int]) -> MicroBatch:
@@ -101,33 +103,37 @@ class Passes:
         return MicroBatch(rows, batch.to(self.device), starts_B, responses.width(rows))
 
     def token_scores(
-        self, policy: PreTrainedModel, part: MicroBatch, temperature: float, entropy_grad: bool = False
+        self,
+        policy: PreTrainedModel,
+        part: MicroBatch,
+        temperature: float,
+        entropy_grad: bool = False,
+        entropies: bool = True,
     ) -> TokenScores:
         """Log-probabilities and entropies of the response tokens of a micro-batch, [B, width] each; gradients flow.
 
-        They flow through the entropies only with `entropy_grad`.
+        They flow through the entropies only with `entropy_grad`; without `entropies` those are 0, and cost nothing.
         """
-        # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
-        unmasked = torch.ones_like(part.batch.input_ids_BT)
         with self.arithmetic():
             scores = response_logprobs(
                 policy,
                 part.batch.input_ids_BT,
-                unmasked,
+                part.batch.attention_mask_BT,
                 part.batch.response_mask_BT,
                 temperature,
                 entropy_grad=entropy_grad,
+                entropies=entropies,
             )
         return TokenScores(*(part.on_grid(values) for values in scores))
 
     def scores_and_values(
-        self, policy: PreTrainedModel, head: ValueHead, part: MicroBatch, temperature: float
+        self, policy: PreTrainedModel, head: ValueHead, part: MicroBatch, temperature: float, entropies: bool = True
     ) -> tuple[TokenScores, Tensor]:
         """`token_scores`, and values of the policy's states before each response token, from one pass."""
-        ids_BT = part.batch.input_ids_BT
+        batch = part.batch
         with self.arithmetic():
             scores, hidden_BTD = logprobs_and_states(
-                policy, ids_BT, torch.ones_like(ids_BT), part.batch.response_mask_BT, temperature
+                policy, batch.input_ids_BT, batch.attention_mask_BT, batch.response_mask_BT, temperature, entropies
             )
         on_grid = TokenScores(*(part.on_grid(values) for values in scores))
         return on_grid, part.on_grid(head(hidden_BTD), shift=-1)
@@ -135,7 +141,7 @@ class Passes:
     def states(self, policy: PreTrainedModel, part: MicroBatch) -> Tensor:
         """Hidden states before each response token, [B, width, D]; gradients flow."""
         with self.arithmetic():
-            hidden_BTD = hidden_states(policy, part.batch.input_ids_BT, torch.ones_like(part.batch.input_ids_BT))
+            hidden_BTD = hidden_states(policy, part.batch.input_ids_BT, part.batch.attention_mask_BT)
         places_BR = part.starts_B[:, None] + torch.arange(part.width, device=self.device)[None, :] - 1
         places_BR = places_BR.clamp(max=hidden_BTD.shape[1] - 1)
         return hidden_BTD.gather(1, places_BR[:, :, None].expand(-1, -1, hidden_BTD.shape[2]))
@@ -143,7 +149,7 @@ class Passes:
     def values(self, critic: ValueModel, part: MicroBatch) -> Tensor:
         """Values of the states before each response token, [B, width]; gradients flow."""
         with self.arithmetic():
-            values_BT = critic(part.batch.input_ids_BT, torch.ones_like(part.batch.input_ids_BT))
+            values_BT = critic(part.batch.input_ids_BT, part.batch.attention_mask_BT)
         return part.on_grid(values_BT, shift=-1)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from alpaca_farm_core.artifacts.files import write_json
-from alpaca_farm_core.data.collate import collate, token_budget_micro_batches
+from alpaca_farm_core.data.collate import collate
 from alpaca_farm_core.data.rows import read_outputs, read_split
 from alpaca_farm_core.data.tokenise import encode_prompts, tokenise_prompts
 from alpaca_farm_core.evaluation.comparison.config import MeasureConfig
@@ -25,6 +25,7 @@ from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.models.device import DTYPES
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, load_reward_model
 from alpaca_farm_core.models.logprobs import response_logprobs
+from alpaca_farm_core.models.packing import micro_batches
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.seeding import stable_seed
 from alpaca_farm_core.types import Instruction
@@ -99,12 +100,16 @@ def _logprobs(
     prompts = encode_prompts(loaded.tokenizer, [loaded.template.render(row.instruction, row.input) for row in rows])
     found = [0.0] * len(rows)
     lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
-    for group in token_budget_micro_batches(lengths, context.execution.micro_batch_tokens):
+    for group in micro_batches(loaded.model, lengths, context.execution.micro_batch_tokens):
         batch = collate([prompts[i] for i in group], [responses[i] for i in group], int(loaded.tokenizer.pad_token_id))
         batch = batch.to(loaded.model.device)
-        unmasked = torch.ones_like(batch.input_ids_BT)
         scores = response_logprobs(
-            loaded.model, batch.input_ids_BT, unmasked, batch.response_mask_BT, config.temperature
+            loaded.model,
+            batch.input_ids_BT,
+            batch.attention_mask_BT,
+            batch.response_mask_BT,
+            config.temperature,
+            entropies=False,
         )
         for index, value in zip(group, scores.logprobs_BT.sum(1).tolist(), strict=True):
             found[index] = value

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.methods.dpo.config import DPOConfig
 from alpaca_farm_core.methods.dpo.loss import DPOSums, ipo_loss, log_ratios, pair_sums, sigmoid_loss
 from alpaca_farm_core.methods.dpo.pairs import ReferredPairs, side_logprobs
+from alpaca_farm_core.models.packing import micro_batches, packing_obstacle
 from alpaca_farm_core.training.loop import LossSums
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class PreferenceLoss:
 
     def tokens(self, row: int) -> int:
         """Tokens of both sides."""
-        return self._train.pairs.tokens(row)
+        return self._tokens(self._train, row)
 
     def weight(self, row: int) -> float:
         """Every pair counts the same."""
@@ -62,11 +62,16 @@ class PreferenceLoss:
         """The same figures on the held-out pairs."""
         pairs = self._heldout.pairs
         totals: dict[str, float] = {}
-        for rows in token_budget_micro_batches([pairs.tokens(i) for i in range(len(pairs))], self._micro_batch_tokens):
+        for rows in micro_batches(
+            self._model, [self._tokens(self._heldout, i) for i in range(len(pairs))], self._micro_batch_tokens
+        ):
             for name, value in self._sums(self._heldout, rows)._asdict().items():
                 totals[name] = totals.get(name, 0.0) + float(value)
         figures = {"loss": totals.pop("loss") / len(pairs), **self.summary(totals)}
         return {f"eval_{name}": value for name, value in figures.items()}
+
+    def _tokens(self, referred: ReferredPairs, row: int) -> int:
+        return referred.pairs.tokens(row, padded=bool(packing_obstacle(self._model)))
 
     def _sums(self, referred: ReferredPairs, rows: list[int]) -> DPOSums:
         config, pairs = self._config, referred.pairs

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor
 
 from alpaca_farm_core.artifacts.files import read_jsonl
@@ -48,9 +47,9 @@ def side_logprobs(policy: PreTrainedModel, pairs: TokenisedPairs, rows: Sequence
     prompts = [pairs.prompt_ids[row] for row in rows]
     responses = [pairs.response_1_ids[row] for row in rows] + [pairs.response_2_ids[row] for row in rows]
     batch = collate(prompts + prompts, responses, pad_id).to(policy.device)
-    # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
-    unmasked = torch.ones_like(batch.input_ids_BT)
-    scores = response_logprobs(policy, batch.input_ids_BT, unmasked, batch.response_mask_BT)
+    scores = response_logprobs(
+        policy, batch.input_ids_BT, batch.attention_mask_BT, batch.response_mask_BT, entropies=False
+    )
     sums_2B = scores.logprobs_BT.sum(1)  # 0 outside the responses
     return SideLogprobs(sums_2B[: len(rows)], sums_2B[len(rows) :])
 

@@ -20,6 +20,7 @@ from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.methods.dpo.config import ReferenceLogprobsConfig
 from alpaca_farm_core.methods.dpo.pairs import LOGPROBS_FILE, side_logprobs
 from alpaca_farm_core.models.loading import load_policy
+from alpaca_farm_core.models.packing import packing_obstacle
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.finite import require_finite
 from alpaca_farm_core.training.launch import start_workers
@@ -81,8 +82,9 @@ def score_reference(context: StageContext) -> StageResult:
 
 def _score(model: Any, pairs: TokenisedPairs, chosen: list[int], pad_id: int, execution: Any) -> list[dict[str, Any]]:
     found = []
-    lengths = [pairs.tokens(index) for index in chosen]
-    for group in token_budget_micro_batches(lengths, execution.micro_batch_tokens):
+    padded = bool(packing_obstacle(model))
+    lengths = [pairs.tokens(index, padded) for index in chosen]
+    for group in token_budget_micro_batches(lengths, execution.micro_batch_tokens, padded):
         members = [chosen[place] for place in group]
         sides = side_logprobs(model, pairs, members, pad_id)
         for index, first, second in zip(members, sides.first_B.tolist(), sides.second_B.tolist(), strict=True):

@@ -87,13 +87,13 @@ class ActorCritic:
         passes, temperature, ppo = self._setup.passes, self._config.temperature, self._ppo
         policy = cast("PreTrainedModel", self._setup.policy.model)
         if ppo.value_head is not None:
-            scores, values = passes.scores_and_values(policy, ppo.value_head, part, temperature)
+            scores, values = passes.scores_and_values(policy, ppo.value_head, part, temperature, entropies=False)
             actor, sums = self._actor(scores.logprobs_BT, part)
             critic, more = self._critic(values, part)
             _backward((actor + critic) / weight)
             return sums | more
         assert ppo.critic is not None
-        actor, sums = self._actor(passes.token_scores(policy, part, temperature).logprobs_BT, part)
+        actor, sums = self._actor(passes.token_scores(policy, part, temperature, entropies=False).logprobs_BT, part)
         _backward(actor / weight)
         critic, more = self._critic(passes.values(ppo.critic, part), part)
         _backward(critic / weight)

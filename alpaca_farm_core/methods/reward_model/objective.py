@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from alpaca_farm_core.data.collate import collate, token_budget_micro_batches
+from alpaca_farm_core.data.collate import collate
 from alpaca_farm_core.data.pairs import TokenisedPairs
 from alpaca_farm_core.generation.scoring import rewards_at_end
 from alpaca_farm_core.methods.reward_model.loss import pair_sums
+from alpaca_farm_core.models.packing import micro_batches, packing_obstacle
 from alpaca_farm_core.training.loop import LossSums
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class PairLoss:
 
     def tokens(self, row: int) -> int:
         """Tokens of both sides."""
-        return self._train.tokens(row)
+        return self._tokens(self._train, row)
 
     def weight(self, row: int) -> float:
         """Every pair counts the same."""
@@ -75,10 +76,13 @@ class PairLoss:
         """Rewards of both responses of each held-out pair, float32 on the CPU."""
         pairs = self._heldout
         rewards = torch.zeros(2, len(pairs))
-        tokens = [pairs.tokens(index) for index in range(len(pairs))]
-        for rows in token_budget_micro_batches(tokens, self._micro_batch_tokens):
+        tokens = [self._tokens(pairs, index) for index in range(len(pairs))]
+        for rows in micro_batches(self._model, tokens, self._micro_batch_tokens):
             rewards[:, rows] = torch.stack(self._rewards(pairs, rows)).cpu()
         return rewards[0], rewards[1]
+
+    def _tokens(self, pairs: TokenisedPairs, row: int) -> int:
+        return pairs.tokens(row, padded=bool(packing_obstacle(self._model)))
 
     def _rewards(self, pairs: TokenisedPairs, rows: list[int]) -> tuple[Tensor, Tensor]:
         prompts = [pairs.prompt_ids[row] for row in rows]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from alpaca_farm_core.data.collate import collate, token_budget_micro_batches
+from alpaca_farm_core.data.collate import collate
 from alpaca_farm_core.data.tokenise import TokenisedRows
 from alpaca_farm_core.methods.sft.loss import cross_entropy_sum
 from alpaca_farm_core.models.logprobs import response_logprobs
+from alpaca_farm_core.models.packing import micro_batches
 from alpaca_farm_core.training.loop import LossSums
 
 if TYPE_CHECKING:
@@ -58,16 +59,16 @@ class DemonstrationLoss:
             return {}
         lengths = [_tokens(self._heldout, row) for row in range(len(self._heldout))]
         total = torch.zeros((), device=self._model.device)
-        for rows in token_budget_micro_batches(lengths, self._micro_batch_tokens):
+        for rows in micro_batches(self._model, lengths, self._micro_batch_tokens):
             total += self._cross_entropy(self._heldout, rows)
         return {"eval_loss": float(total) / sum(map(len, self._heldout.response_ids))}
 
     def _cross_entropy(self, data: TokenisedRows, rows: list[int]) -> torch.Tensor:
         batch = collate([data.prompt_ids[r] for r in rows], [data.response_ids[r] for r in rows], self._pad_id)
         batch = batch.to(self._model.device)
-        # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
-        unmasked = torch.ones_like(batch.input_ids_BT)
-        scores = response_logprobs(self._model, batch.input_ids_BT, unmasked, batch.response_mask_BT)
+        scores = response_logprobs(
+            self._model, batch.input_ids_BT, batch.attention_mask_BT, batch.response_mask_BT, entropies=False
+        )
         return cross_entropy_sum(scores.logprobs_BT, batch.response_mask_BT)
 
 

@@ -96,7 +96,9 @@ class GroupObjective:
         judged, rows, width = self._judged, part.rows, part.width
         policy = cast("PreTrainedModel", self._setup.policy.model)
         seen = Rows(
-            self._setup.passes.token_scores(policy, part, self._algorithm.config.temperature).logprobs_BT,
+            self._setup.passes.token_scores(
+                policy, part, self._algorithm.config.temperature, entropies=False
+            ).logprobs_BT,
             judged.logprobs_NR[rows, :width],
             judged.reference_logprobs_NR[rows, :width],
             self.advantages_N[rows],

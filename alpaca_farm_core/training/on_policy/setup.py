@@ -18,6 +18,7 @@ from alpaca_farm_core.errors import DataError
 from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.models.loading import LoadedModel, load_policy
 from alpaca_farm_core.models.lora import adapt, sharing_weights
+from alpaca_farm_core.models.packing import packing_obstacle
 from alpaca_farm_core.models.recompute import recompute_activations
 from alpaca_farm_core.models.tokens import add_special_tokens
 from alpaca_farm_core.pipeline.stage import StageContext
@@ -115,7 +116,8 @@ def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool =
     loaded, reference = _policy_and_reference(start, config, tokens)
     policy, tokenizer = loaded.model, cast(Any, loaded.tokenizer)
     pad_id = int(tokenizer.pad_token_id)
-    passes = Passes(workers.device, pad_id, execution.micro_batch_tokens, workers.arithmetic)
+    padded = bool(packing_obstacle(policy))
+    passes = Passes(workers.device, pad_id, execution.micro_batch_tokens, workers.arithmetic, padded)
     reward, reward_model = build_reward(
         config.reward, context, Behind(start, reference, passes, workers, execution, config.seed or 0), with_eos
     )

@@ -1,0 +1,207 @@
+"""Hidden states of a padded batch without computing on padding, nor twice on a prefix that rows share.
+
+In: a backbone and a padded batch. Out: what the backbone gives for it, zeros at padding. The rows' tokens lie end to
+end in one sequence, a prefix shared with another row (a prompt of two answers) only once; linear layers run over all
+of them together, and attention runs row by row over exactly the tokens that each row consists of. For CPUs, where
+one big batch is no faster than several small ones; `packing_obstacle` tells where it does not apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+
+from alpaca_farm_core.data.collate import token_budget_micro_batches
+from alpaca_farm_core.models.backbone import plain_hidden_states, takes_position_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MIN_SHARED = 8
+"""A common prefix shorter than this is not worth attending to a second time."""
+_KEYWORD = "packed_pieces"
+_known_obstacles: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One row in the flat sequence: tokens of its own, behind a prefix that another row brought along.
+
+    Attributes:
+        start: Where its own tokens begin.
+        length: How many they are.
+        prefix_start: Where the shared prefix begins.
+        prefix_length: How long that is; 0 = nothing is shared.
+    """
+
+    start: int
+    length: int
+    prefix_start: int = 0
+    prefix_length: int = 0
+
+
+def lay_out(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[Piece]]:
+    """Lay rows end to end, each common prefix once: the order of rows in the sequence, and one piece per row.
+
+    Rows are gone through in lexicographic order, so those that share a prefix are neighbours; each shares with the
+    last row that lies there whole. A row's last token is always its own.
+    """
+    order = sorted(range(len(rows)), key=lambda index: rows[index])
+    pieces: list[Piece] = [Piece(0, 0)] * len(rows)
+    place, whole = 0, order[0]
+    for index in order:
+        row = rows[index]
+        shared = 0 if index == whole else min(_common(rows[whole], row), len(row) - 1)
+        if shared < MIN_SHARED:
+            shared, whole = 0, index
+        pieces[index] = Piece(place, len(row) - shared, pieces[whole].start if shared else 0, shared)
+        place += len(row) - shared
+    return order, pieces
+
+
+def packed_hidden_states(backbone: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Run the backbone over real tokens only; hidden_BTD with zeros at padding. Gradients flow.
+
+    The model must have no `packing_obstacle`.
+    """
+    mask_BT = attention_mask_BT.bool()
+    flat, lengths = input_ids_BT[mask_BT].tolist(), mask_BT.sum(1).tolist()
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    rows = [flat[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    order, pieces = lay_out(rows)
+    ids = [token for index in order for token in rows[index][pieces[index].prefix_length :]]
+    positions = [position for index in order for position in range(pieces[index].prefix_length, len(rows[index]))]
+    output = backbone(
+        input_ids=torch.tensor([ids], device=input_ids_BT.device),
+        position_ids=torch.tensor([positions], device=input_ids_BT.device),
+        # Four dimensions: the model takes it for a finished mask and makes none; attention here needs none.
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids_BT.device),
+        use_cache=False,
+        return_dict=True,
+        **{_KEYWORD: [pieces[index] for index in order]},
+    )
+    hidden_ND = cast(Tensor, output.last_hidden_state)[0]
+    places = [place for piece in pieces for place in _places(piece)]
+    hidden_MD = hidden_ND.index_select(0, torch.tensor(places, device=hidden_ND.device))
+    hidden_BTD = hidden_MD.new_zeros(*mask_BT.shape, hidden_MD.shape[1])
+    return hidden_BTD.masked_scatter(mask_BT[:, :, None], hidden_MD)
+
+
+def packing_obstacle(model: PreTrainedModel) -> str:
+    """Return why rows of this model cannot be packed; empty when they can. Remembered per backbone.
+
+    A tiny pass of three rows, two of them with a common prefix, is compared with the padded one.
+    """
+    backbone = cast("PreTrainedModel", model.base_model)
+    if backbone.device.type != "cpu":
+        return "the model is not on a CPU"
+    if backbone not in _known_obstacles:
+        _known_obstacles[backbone] = _find_obstacle(backbone)
+    return _known_obstacles[backbone]
+
+
+def micro_batches(model: PreTrainedModel, lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group rows for passes of this model: by their tokens where rows are packed, else padding included.
+
+    Args:
+        model: Who runs them.
+        lengths: Tokens of each row; tokens that rows of one group share may be counted once where they are packed.
+        budget: Tokens of a group, at most.
+    """
+    return token_budget_micro_batches(lengths, budget, padded=bool(packing_obstacle(model)))
+
+
+def _places(piece: Piece) -> list[int]:
+    """Where the tokens of a whole row lie, prefix included."""
+    own = range(piece.start, piece.start + piece.length)
+    return [*range(piece.prefix_start, piece.prefix_start + piece.prefix_length), *own]
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return place
+    return min(len(first), len(second))
+
+
+def _find_obstacle(backbone: PreTrainedModel) -> str:
+    config = backbone.config.get_text_config()
+    if config._attn_implementation != "sdpa":
+        return f"its attention is '{config._attn_implementation}', not SDPA"
+    if not takes_position_ids(backbone):
+        return "it takes no positions"
+    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+        return "not all of its layers attend to everything before"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "its attention has a sliding window"
+    return "" if _probe_agrees(backbone) else "the packed pass differs from the padded one"
+
+
+@torch.no_grad()
+def _probe_agrees(backbone: PreTrainedModel) -> bool:
+    training = {module: module.training for module in backbone.modules()}
+    size = min(int(backbone.config.get_text_config().vocab_size), 50)
+    ids = (torch.arange(3 * (MIN_SHARED + 4)) * 7 % size).view(3, -1)
+    ids[1, :MIN_SHARED] = ids[0, :MIN_SHARED]
+    mask = torch.ones_like(ids)
+    mask[2, 4:] = 0
+    backbone.eval()
+    try:
+        with torch.autocast("cpu", enabled=False):
+            ours, theirs = packed_hidden_states(backbone, ids, mask), plain_hidden_states(backbone, ids, mask)
+    except (TypeError, RuntimeError, ValueError, IndexError):
+        return False  # an architecture that reads a mask of its own form, or knows no such keyword
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+    wanted = mask.bool()
+    tolerance = 1e-4 if ours.dtype == torch.float32 else 0.1
+    return torch.allclose(ours[wanted].float(), theirs[wanted].float(), rtol=tolerance, atol=tolerance)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **keywords: Any,
+) -> tuple[Tensor, None]:
+    """SDPA as transformers has it; of a packed sequence row by row, [1, heads, N, width] → [1, N, heads, width]."""
+    pieces: list[Piece] | None = keywords.pop(_KEYWORD, None)
+    if pieces is None:
+        return cast(
+            tuple[Tensor, None],
+            sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **keywords),
+        )
+    groups = query.shape[1] // key.shape[1]
+    parts = []
+    for piece in pieces:
+        row = [_row(states, piece) for states in (query, key, value)]
+        attended = scaled_dot_product_attention(
+            row[0], repeat_kv(row[1], groups), repeat_kv(row[2], groups), dropout_p=dropout, scale=scaling,
+            is_causal=True,
+        )  # fmt: skip
+        parts.append(attended[:, :, piece.prefix_length :])
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _row(states: Tensor, piece: Piece) -> Tensor:
+    own = states[:, :, piece.start : piece.start + piece.length]
+    if not piece.prefix_length:
+        return own
+    return torch.cat([states[:, :, piece.prefix_start : piece.prefix_start + piece.prefix_length], own], dim=2)
+
+
+# Under the name that models already carry, so that all that looks at it (decoding, the choice of a kernel) holds.
+AttentionInterface.register("sdpa", _attention)

@@ -1,0 +1,200 @@
+"""TRL's side of the training tables, as a command: JOB.json → one line of JSON.
+
+Runs under the interpreter of an environment with TRL; knows nothing of this project. The seconds are those of the
+optimiser steps (from the beginning of training to the end of the last step): loading, tokenising, reference
+log-probabilities made in advance and saving are not in them. Job settings that begin with `trl_` are TRL's own.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TrainerCallback,
+)
+
+
+class Clock(TrainerCallback):
+    """When training began and its last step ended; the losses."""
+
+    def __init__(self):
+        self.seconds = self.cpu_seconds = 0.0
+        self.losses = []
+
+    def on_train_begin(self, *args, **kwargs):
+        self.began = time.perf_counter(), time.process_time()
+
+    def on_step_end(self, *args, **kwargs):
+        self.seconds = time.perf_counter() - self.began[0]
+        self.cpu_seconds = time.process_time() - self.began[1]
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+
+
+def common(job):
+    """Settings of all trainers: one epoch, nothing evaluated, saved or reported; best speed, not least memory."""
+    return {
+        "output_dir": job["folder"], "report_to": [], "use_cpu": True, "seed": 0, "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant", "warmup_steps": 0, "num_train_epochs": 1, "save_strategy": "no",
+        "bf16": job["precision"] == "bfloat16", "fp16": False, "gradient_checkpointing": False, "disable_tqdm": True,
+        "per_device_train_batch_size": job["micro_batch"], "optim": "adamw_torch_fused",
+        "gradient_accumulation_steps": job["batch"] // job["micro_batch"], "logging_steps": 1,
+        "dataloader_pin_memory": False, "max_grad_norm": 1.0,
+        **{name.removeprefix("trl_"): value for name, value in job.items() if name.startswith("trl_")},
+    }  # fmt: skip
+
+
+def columns(job):
+    rows = json.loads((Path(job["world"]) / "rows.json").read_text())
+    return [rows[name][: job["rows"]] for name in ("prompts", "responses", "others")]
+
+
+def pairs(job):
+    """(prompt, chosen, rejected); the first answer is chosen in every other row."""
+    for number, (prompt, first, second) in enumerate(zip(*columns(job), strict=True)):
+        yield (prompt, second, first) if number % 2 else (prompt, first, second)
+
+
+def policy(job, part="policy"):
+    return AutoModelForCausalLM.from_pretrained(Path(job["world"]) / part, dtype=torch.float32)
+
+
+def classifier(job, part="reward"):
+    return AutoModelForSequenceClassification.from_pretrained(Path(job["world"]) / part, dtype=torch.float32)
+
+
+def sft(job, tokenizer):
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [
+        {
+            "input_ids": prompt + response,
+            "completion_mask": [0] * len(prompt) + [1] * len(response),
+            "length": len(prompt) + len(response),
+        }
+        for prompt, response, _ in zip(*columns(job), strict=True)
+    ]
+    limit = None if job.get("trl_padding_free") else 512
+    args = SFTConfig(**{"max_length": limit, **common(job)}, completion_only_loss=True)
+    return SFTTrainer(model=policy(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+
+
+def reward(job, tokenizer):
+    from trl import RewardConfig, RewardTrainer
+
+    rows = [
+        {"chosen_ids": p + chosen, "rejected_ids": p + rejected, "length": max(len(chosen), len(rejected)) + len(p)}
+        for p, chosen, rejected in pairs(job)
+    ]
+    args = RewardConfig(max_length=512, **common(job))
+    return RewardTrainer(
+        model=classifier(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+
+
+def dpo(job, tokenizer):
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [
+        {
+            "prompt_ids": p, "chosen_ids": chosen, "rejected_ids": rejected,
+            "length": max(len(chosen), len(rejected)) + len(p),
+        }
+        for p, chosen, rejected in pairs(job)
+    ]  # fmt: skip
+
+    class Tokenised(DPOTrainer):
+        """Takes rows that are token ids already."""
+
+        def _prepare_dataset(self, dataset, *args, **kwargs):
+            return dataset
+
+    args = DPOConfig(max_length=512, beta=0.1, precompute_ref_log_probs=True, **common(job))
+    return Tokenised(model=policy(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+
+
+def ppo(job, tokenizer):
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    tokenizer.padding_side = "left"
+    rows = [{"input_ids": prompt} for prompt in columns(job)[0]]
+    settings = common(job)
+    for name in ("num_train_epochs", "logging_steps"):
+        settings.pop(name)
+    settings |= {
+        "gradient_accumulation_steps": job["episodes"] // job["micro_batch"], "learning_rate": 1e-6,
+        "total_episodes": job["episodes"] * job["steps"], "response_length": job["max_new_tokens"],
+        "stop_token": "eos", "temperature": 1.0, "num_ppo_epochs": job["epochs"], "num_mini_batches": 1,
+        "local_rollout_forward_batch_size": job["rollout_micro_batch"], "kl_coef": 0.05, "num_sample_generations": 0,
+        "logging_steps": 1,
+    }  # fmt: skip
+    return PPOTrainer(
+        args=PPOConfig(**settings),
+        processing_class=tokenizer,
+        model=policy(job, job["policy"]),
+        ref_model=policy(job, job["policy"]),
+        reward_model=classifier(job),
+        value_model=classifier(job),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows[:8]),
+    )
+
+
+def watch_lengths(trainer, eos):
+    """Keep the lengths of sampled answers, EOS included."""
+    model = trainer.policy_model
+    generate, lengths = model.generate, []
+
+    def watched(*args, **kwargs):
+        output = generate(*args, **kwargs)
+        new = output.sequences[:, kwargs["input_ids"].shape[1] :]
+        for row in new.tolist():
+            lengths.append(row.index(eos) + 1 if eos in row else len(row))
+        return output
+
+    model.generate = watched
+    return lengths
+
+
+def main(path):
+    job = json.loads(Path(path).read_text())
+    if job["kind"] == "ppo":
+        import trl.experimental.ppo  # noqa: F401
+    else:
+        from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
+    imports_mb = psutil.Process().memory_info().rss / 2**20
+    tokenizer = AutoTokenizer.from_pretrained(Path(job["world"]) / "policy")
+    trainer = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo}[job["kind"]](job, tokenizer)
+    clock = Clock()
+    trainer.add_callback(clock)
+    lengths = watch_lengths(trainer, tokenizer.eos_token_id) if job["kind"] == "ppo" else []
+    trainer.train()
+    result = {
+        "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
+        "imports_mb": imports_mb,
+        "state_mb": job["state_mb"],
+        "losses": clock.losses,
+    }
+    if lengths:
+        result |= {
+            "episodes_per_s": len(lengths) / result["seconds"],
+            "mean_length": sum(lengths) / len(lengths),
+            "lengths": lengths,
+        }
+    else:
+        result["tokens_per_s"] = job["tokens"] / result["seconds"]
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
