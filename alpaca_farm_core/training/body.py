@@ -22,7 +22,11 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
         StoreError: the disk is full.
     """
     store = context.scratch.parents[2]
-    with context.stop.listening(), readable_storage_errors(store), explained_memory_errors(stage.name, context.execution):
+    with (
+        context.stop.listening(),
+        readable_storage_errors(store),
+        explained_memory_errors(stage.name, context.execution),
+    ):
         return stage.run(context)
 
 
