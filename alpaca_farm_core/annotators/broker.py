@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from alpaca_farm_core.annotators.allowance import Allowance
 from alpaca_farm_core.annotators.cache import CallCache
 from alpaca_farm_core.annotators.calls import Answer, CallStats, Failure, Outcome, Request
-from alpaca_farm_core.annotators.ledger import BATCH_HOLDER, Entry
+from alpaca_farm_core.annotators.ledger import BATCH_HOLDER, Balance, Entry
 from alpaca_farm_core.annotators.prices import usd
 from alpaca_farm_core.annotators.purse import Purse
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
@@ -68,6 +69,7 @@ class Jobs:
         self._taken: dict[str, Request] = {}
         self._payer = payer
         self._holder = uuid.uuid4().hex
+        self._allowance = None if payer is None else Allowance.of(cache, payer.purse.account)
         if payer is not None:
             cache.claim(self._holder)  # as long as this lock is held, others know that we live
             self._bury_the_dead()
@@ -151,7 +153,7 @@ class Jobs:
             return True
         self.stats.lost_usd += self._worst_usd(request)
         with self.cache.transaction():
-            fits = self.cache.ledger.lose_try(request.key, self._payer.purse.budget)
+            fits = self.cache.ledger.lose_try(request.key, self._cap(self._payer.purse))
         if not fits:
             self._put_back(request)
         return fits
@@ -175,6 +177,16 @@ class Jobs:
         self._taken.clear()
         if self._payer is not None:
             self.cache.release(self._holder)
+        if self._allowance is not None:
+            self._allowance.settle()
+
+    def balance(self, purse: Purse) -> Balance:
+        """The account's totals, with what other machines were granted where there is a budget to share."""
+        with self.cache.readable_errors():
+            balance = self.cache.ledger.balance(purse.account)
+        if self._allowance is None or purse.budget is None:
+            return balance
+        return replace(balance, elsewhere=self._allowance.look())
 
     def close_thread(self) -> None:
         """Close the calling thread's cache connection."""
@@ -196,15 +208,26 @@ class Jobs:
         """Keep those jobs whose worst case fits the budget; put the others back to the front."""
         if self._payer is None:
             return ready
-        purse, ledger = self._payer.purse, self.cache.ledger
+        purse = self._payer.purse
         amounts = [(request.key, purse.worst(request, self.by_batch) or 0) for request in ready]
-        with self.cache.transaction():
-            n = ledger.hold(purse.account, self._holder, amounts, purse.budget)
+        n = self._hold(purse, amounts)
+        if n == 0 and self._allowance and purse.budget and self._allowance.extend(purse.budget, amounts[0][1]):
+            n = self._hold(purse, amounts)
         for request in reversed(ready[n:]):
             self._put_back(request)
         if n == 0 and not self._taken and not self._others_spend(purse.account):
-            raise purse.exhausted(ledger.balance(purse.account), len(self._queue), amounts[0][1])
+            raise purse.exhausted(self.balance(purse), len(self._queue), amounts[0][1])
         return ready[:n]
+
+    def _hold(self, purse: Purse, amounts: Sequence[tuple[str, int]]) -> int:
+        with self.cache.transaction():
+            return self.cache.ledger.hold(purse.account, self._holder, amounts, self._cap(purse))
+
+    def _cap(self, purse: Purse) -> int | None:
+        """What this machine may commit; asked in the transaction that holds money."""
+        if purse.budget is None or self._allowance is None:
+            return purse.budget
+        return self._allowance.cap(purse.budget)
 
     def _others_spend(self, account: str) -> bool:
         """Whether calls of living processes may still turn out cheaper than what they hold."""
@@ -273,10 +296,10 @@ def ask(
     outcomes: dict[str, Outcome] = dict(known)
     if missing:
         jobs = Jobs(cache, missing, stats, progress, payer)
-        if payer is not None:
-            _say_estimate(missing, cache, progress, payer)
         assert judge is not None, "an annotator that only plans was asked to judge"
         try:
+            if payer is not None:
+                _say_estimate(missing, jobs, payer)
             judge.work(jobs)
         finally:
             jobs.release_all()
@@ -284,14 +307,14 @@ def ask(
     return [outcomes[request.key] for request in requests]
 
 
-def _say_estimate(missing: Sequence[Request], cache: CallCache, progress: Progress, payer: Payer) -> None:
+def _say_estimate(missing: Sequence[Request], jobs: Jobs, payer: Payer) -> None:
     by_model: dict[str, list[Request]] = {}
+    balance = jobs.balance(payer.purse)
     for request in missing:
         by_model.setdefault(request.model, []).append(request)
     for model, requests in by_model.items():
-        with cache.readable_errors():
-            mean = cache.ledger.mean_price(payer.annotator, model)
-            balance = cache.ledger.balance(payer.purse.account)
+        with jobs.cache.readable_errors():
+            mean = jobs.cache.ledger.mean_price(payer.annotator, model)
         text = payer.purse.estimate(requests, mean, balance)
         if text:
-            progress.say(text)
+            jobs.progress.say(text)

@@ -25,6 +25,7 @@ _TABLES = (
     " lost INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, n_lost INTEGER NOT NULL DEFAULT 0)",
     "CREATE TABLE IF NOT EXISTS Held (key TEXT PRIMARY KEY, account TEXT NOT NULL, holder TEXT NOT NULL,"
     " amount INTEGER NOT NULL, at REAL NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS Granted (account TEXT PRIMARY KEY, amount INTEGER NOT NULL)",
     # amount is NULL where the price is not known.
     "CREATE TABLE IF NOT EXISTS Spending (id INTEGER PRIMARY KEY, account TEXT NOT NULL, annotator TEXT NOT NULL,"
     " model TEXT NOT NULL, key TEXT NOT NULL, amount INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER,"
@@ -46,17 +47,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """An account's picodollars; `n_lost` counts the calls behind `lost`."""
+    """An account's picodollars; `n_lost` counts the calls behind `lost`, `elsewhere` is other machines' part."""
 
     spent: int = 0
     lost: int = 0
     held: int = 0
     n_lost: int = 0
+    elsewhere: int = 0
 
     @property
     def committed(self) -> int:
         """All that counts against a budget."""
-        return self.spent + self.lost + self.held
+        return self.spent + self.lost + self.held + self.elsewhere
 
 
 class Ledger:
@@ -143,6 +145,15 @@ class Ledger:
     def lose_all(self, holder: str) -> None:
         """Give up all that a dead holder held."""
         self._lose("holder = ?", holder)
+
+    def granted(self, account: str) -> int:
+        """Return what this machine may commit of a budget that several share."""
+        row = self._sql("SELECT amount FROM Granted WHERE account = ?", (account,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def grant(self, account: str, amount: int) -> None:
+        """Note what this machine may commit of a budget that several share."""
+        self._sql("INSERT OR REPLACE INTO Granted VALUES (?, ?)", (account, amount))
 
     def spending(self) -> list[tuple[str, str, str, int, int, int, int, int]]:
         """Return (account, annotator, model, answers, picodollars, unpriced, prompt and completion tokens) sums."""

@@ -129,6 +129,7 @@ class Purse:
         assert self.budget is not None
         lost = f", {dollars(balance.lost)} for {balance.n_lost} calls cut off" if balance.lost else ""
         held = f", {dollars(balance.held)} held for calls in flight elsewhere" if balance.held else ""
+        held += f", {dollars(balance.elsewhere)} spent by or granted to other machines" if balance.elsewhere else ""
         return BudgetReachedError(
             f"The budget of {dollars(self.budget)} is reached: {dollars(balance.spent)} spent{lost}{held} "
             f"(account '{self.account}'); the next call may cost {dollars(next_call)}, {n_left} calls are left.",

@@ -2,7 +2,7 @@
 
 In: a call cache and a bucket. Each machine adds its new answers as `calls/<id>.jsonl`, one object per push, and
 takes the objects that it has not seen. Answers are never changed or removed; those already known stay as they
-are. Budgets are kept per machine.
+are. Budgets are shared by `allowance`.
 """
 
 from __future__ import annotations

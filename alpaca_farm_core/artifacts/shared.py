@@ -2,8 +2,8 @@
 
 Objects: `blobs/<fp>/<build>/` (payload), `artifacts/<kind>/<name>/v<N>/manifest.json` (written if absent: only
 this makes an artifact visible), `fingerprints/<fp>/<kind>/<name>/v<N>` (index, written before the manifest),
-`leases/<fp>/`, `workspaces/<fp>/`, `aliases/`. The local folder is laid out like a local store, so what reads
-a store reads this one; its files come when wanted, checked by sha256.
+`leases/<fp>/`, `workspaces/<fp>/`, `aliases/`; `calls/` and `budgets/` are the annotators'. The local folder is
+laid out like a local store, so what reads a store reads this one; its files come when wanted, checked by sha256.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from alpaca_farm_core.artifacts.files import canonical_json, sha256_file, write_
 from alpaca_farm_core.artifacts.lease import Lease, is_leased, leased
 from alpaca_farm_core.artifacts.manifest import MANIFEST, Artifact, Kind, Manifest
 from alpaca_farm_core.artifacts.mirror import Mirror
-from alpaca_farm_core.artifacts.store import STORE_SCHEMA, STORE_VARIABLE, Store, check_name, readable_storage_errors
+from alpaca_farm_core.artifacts.store import (
+    SHARED_AT,
+    STORE_SCHEMA,
+    STORE_VARIABLE,
+    Store,
+    check_name,
+    readable_storage_errors,
+)
 from alpaca_farm_core.errors import StoreError
 
 CACHE_VARIABLE = "ALPACA_FARM_CACHE"
@@ -54,6 +61,8 @@ class SharedStore(Store):
         self._held: dict[str, Lease] = {}
         self._also: list[Callable[[], object]] = []
         super().__init__(cache_folder(self._url))
+        if not (self.calls / SHARED_AT).exists():
+            write_json(self.calls / SHARED_AT, {"url": self._url})
         self.bucket.put_if_absent("store.json", as_json({"schema_version": STORE_SCHEMA}))
         schema = int(json.loads(self.bucket.read("store.json") or b'{"schema_version": 0}')["schema_version"])
         if schema > STORE_SCHEMA:

@@ -32,6 +32,9 @@ from alpaca_farm_core.errors import (
 
 STORE_SCHEMA = 1
 STORE_VARIABLE = "ALPACA_FARM_STORE"
+SHARED_AT = "store.json"
+"""File in the call cache's folder of a store for many machines: its URL, for whoever keeps a budget there."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 

@@ -1,7 +1,9 @@
-"""The preferences stage in a process of its own, for tests that kill it: STORE BASE_URL N CONCURRENCY."""
+"""The preferences stage in a process of its own: STORE BASE_URL N CONCURRENCY [SEED PRICES].
+
+For tests that kill it, or that run several on one budget of a dollar (with SEED and PRICES).
+"""
 
 import sys
-from pathlib import Path
 
 from alpaca_farm_core.annotators.config import AnnotatorConfig, PreferencesConfig
 from alpaca_farm_core.annotators.stage import STAGE
@@ -11,11 +13,13 @@ from alpaca_farm_core.pipeline.run import run_stage
 from tests.annotators.parts import SAMPLES, SamplesConfig
 
 
-def main(root: str, base_url: str, n: str, concurrency: str) -> None:
-    store = Store(Path(root))
+def main(root: str, base_url: str, n: str, concurrency: str, seed: str = "0", prices: str = "") -> None:
+    store = Store(root)
     samples = run_stage(SAMPLES, SamplesConfig(n=int(n)), {}, store=store, name="toy").artifact
-    config = PreferencesConfig(annotator=AnnotatorConfig(name="greedy"), seed=0)
+    config = PreferencesConfig(annotator=AnnotatorConfig(name="greedy"), seed=int(seed))
     execution = ExecutionConfig(base_url=base_url, concurrency=int(concurrency))
+    if prices:
+        execution = execution.model_copy(update={"price_table": prices, "budget_usd": 1.0, "budget_account": "study"})
     run_stage(STAGE, config, {"samples": samples}, store=store, name="toy", execution=execution)
 
 
