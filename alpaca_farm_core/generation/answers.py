@@ -112,9 +112,9 @@ def context_length(model: torch.nn.Module) -> int:
 
 
 def whole_prompts(batch_size: int, n: int) -> int:
-    """Largest batch of at most `batch_size` rows that holds all n samples of each of its prompts.
+    """Largest number of at most `batch_size` rows that holds all n samples of each of its prompts.
 
-    They then share one prefill. Where n exceeds the batch, a prompt is run once per batch it needs.
+    They then share one prefill in chunks that are multiples of it. Where n exceeds the batch it is the batch.
     """
     return batch_size - batch_size % n if n <= batch_size else batch_size
 
@@ -144,8 +144,7 @@ def _answer(
     config: GenerateConfig = context.config
     requests = [_Request(row, sample) for row in range(len(prompts)) for sample in range(config.n)]
     requests.sort(key=lambda request: len(prompts.prompt_ids[request.row]))  # stable: samples of a row stay together
-    batch_size = whole_prompts(context.execution.decode_batch_size, config.n)
-    size = batch_size * BATCHES_PER_CHUNK
+    size = whole_prompts(context.execution.decode_batch_size, config.n) * BATCHES_PER_CHUNK
     # Another batch size makes other chunks; its files must not be mixed up with these.
     folder = context.scratch / f"chunks_of_{size}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +157,7 @@ def _answer(
         if path.is_file():
             context.progress.advance(len(part))
         else:
-            outputs = _answer_chunk(context, loaded, instructions, prompts, part, batch_size)
+            outputs = _answer_chunk(context, loaded, instructions, prompts, part)
             n_new_tokens += sum(output.n_tokens for output in outputs)
             write_jsonl(path, (output.to_row() for output in outputs))
         chunks.append(_read_chunk(path))
@@ -171,7 +170,6 @@ def _answer_chunk(
     instructions: list[Instruction],
     prompts: TokenisedRows,
     requests: list[_Request],
-    batch_size: int,
 ) -> list[Output]:
     config: GenerateConfig = context.config
     tokenizer = loaded.tokenizer
@@ -193,7 +191,7 @@ def _answer_chunk(
         SamplingParams(config.max_new_tokens, config.temperature, config.top_p, config.top_k),
         eos_id=int(tokenizer.eos_token_id),
         pad_id=int(tokenizer.pad_token_id),
-        batch_size=batch_size,
+        batch_size=context.execution.decode_batch_size,
         on_done=report,
     )
     generator = config.generator or context.inputs["policy"].manifest.recipe.stage

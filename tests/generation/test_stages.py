@@ -51,7 +51,7 @@ def test_killed_after_a_chunk_it_resumes_to_the_same_bits(world, store, tmp_path
     expected = sample(store, world, execution=SMALL)
     other = Store(tmp_path / "b")
     with pytest.raises(toy.Killed):
-        sample(other, world, execution=SMALL, progress=toy.KillAt(6))  # in the second chunk of four batches
+        sample(other, world, execution=SMALL, progress=toy.KillAt(4))  # in the second chunk
     assert len(list(other.root.rglob("chunks_of_12/*.jsonl"))) == 1
     resumed = sample(other, world, execution=SMALL)
     assert resumed.manifest.semantic() == expected.manifest.semantic()
