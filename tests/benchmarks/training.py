@@ -32,7 +32,7 @@ from tests.benchmarks.worlds import MAX_NEW_TOKENS, NAMES, make_world
 
 SUPERVISED, ON_POLICY = ("sft", "reward", "dpo"), ("ppo", "ppo_max")
 BATCH, MICRO_BATCH = 16, 8
-ROWS = {"nano": 256, "llama14m": 96, "smollm2": 32}
+ROWS = {"nano": 256, "llama14m": 48, "smollm2": 16}
 EPISODES = {"nano": 64, "llama14m": 32, "smollm2": 8}
 PPO_MICRO_BATCHES = {"nano": (16, 32), "llama14m": (8, 16), "smollm2": (4, 8)}
 TUNED: dict[str, dict[str, Any]] = {
