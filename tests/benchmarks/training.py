@@ -36,7 +36,7 @@ ROWS = {"nano": 256, "llama14m": 48, "smollm2": 16}
 EPISODES = {"nano": 64, "llama14m": 32, "smollm2": 8}
 PPO_MICRO_BATCHES = {"nano": (16, 32), "llama14m": (8, 16), "smollm2": (4, 8)}
 TUNED: dict[str, dict[str, Any]] = {
-    "sft": {"trl_train_sampling_strategy": "group_by_length"},
+    "sft": {"trl_padding_free": True},
     "reward": {"trl_train_sampling_strategy": "group_by_length"},
     "dpo": {"trl_train_sampling_strategy": "group_by_length"},
 }

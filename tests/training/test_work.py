@@ -130,6 +130,16 @@ def test_ppo_updates_and_scores_are_passes_over_real_tokens(llama):
     assert products(update) == pytest.approx(6 * WEIGHTS * 2 * (N_PROMPTS + N_FIRST) + 3 * head, rel=0.02)
 
 
+def test_answers_to_one_prompt_share_it(llama):
+    prompts = [PROMPTS[1], PROMPTS[3], PROMPTS[1], PROMPTS[3], PROMPTS[1], PROMPTS[3]]
+    responses = Responses(prompts, FIRST, [True] * len(FIRST))
+    passes = Passes(torch.device("cpu"), 0, BUDGET, contextlib.nullcontext, padded=False)
+    groups = [part.rows for part in passes.micro_batches(responses)]
+    assert groups == [[4], [1, 3, 5], [0, 2]]  # 30 + 90 tokens, 55 + 35, 30 + 52: 90 more would not fit
+    scoring = products(lambda: passes.all_token_scores(llama, responses, 1.0, responses.width()))
+    assert scoring == pytest.approx(2 * WEIGHTS * (55 + 30 + 30 + N_FIRST) + 2 * D * V * N_FIRST, rel=0.01)
+
+
 def test_padding_would_be_seen(llama):
     rows = TokenisedRows(PROMPTS, FIRST, list(range(len(PROMPTS))))
     llama.set_attn_implementation("eager")  # such a model is padded
