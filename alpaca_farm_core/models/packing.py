@@ -48,7 +48,7 @@ class Piece:
     prefix_length: int = 0
 
 
-def lay_out(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[Piece]]:
+def lay_out(rows: Sequence[list[int]]) -> tuple[list[int], list[Piece]]:
     """Lay rows end to end, each common prefix once: the order of rows in the sequence, and one piece per row.
 
     Rows are gone through in lexicographic order, so those that share a prefix are neighbours; each shares with the
@@ -125,7 +125,7 @@ def _places(piece: Piece) -> list[int]:
     return [*range(piece.prefix_start, piece.prefix_start + piece.prefix_length), *own]
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
+def _common(first: list[int], second: list[int]) -> int:
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return place

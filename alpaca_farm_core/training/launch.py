@@ -23,8 +23,8 @@ from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.models.device import choose_device, set_threads
 from alpaca_farm_core.training.config import Precision
 
-CPU_TOKENS = 1024
-"""Largest micro-batch on a CPU: beyond it activations leave the caches, and a step takes up to half as long again."""
+CPU_TOKENS = 512
+"""Largest micro-batch on a CPU: twice of it is 4 % faster where rows are packed, and holds twice the activations."""
 
 
 @dataclass(frozen=True)

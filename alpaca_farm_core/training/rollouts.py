@@ -91,9 +91,24 @@ class Passes:
     def micro_batches(self, responses: Responses, rows: Sequence[int] | None = None) -> Iterator[MicroBatch]:
         """Cut (some rows of) a rollout into micro-batches."""
         chosen = list(range(len(responses)) if rows is None else rows)
-        lengths = [len(responses.prompt_ids[row]) + len(responses.response_ids[row]) for row in chosen]
+        units = [[row] for row in chosen] if self.padded else self._by_prompt(responses, chosen)
+        lengths = [self._tokens(responses, unit) for unit in units]
         for group in token_budget_micro_batches(lengths, self.micro_batch_tokens, self.padded):
-            yield self.micro_batch(responses, [chosen[index] for index in group])
+            yield self.micro_batch(responses, [row for index in group for row in units[index]])
+
+    def _by_prompt(self, responses: Responses, rows: Sequence[int]) -> list[list[int]]:
+        """Rows of one prompt together, which is then computed once, as many as a pass holds."""
+        units: dict[tuple[int, ...], list[list[int]]] = {}
+        for row in rows:
+            parts = units.setdefault(tuple(responses.prompt_ids[row]), [[]])
+            if parts[-1] and self._tokens(responses, [*parts[-1], row]) > self.micro_batch_tokens:
+                parts.append([])
+            parts[-1].append(row)
+        return [part for parts in units.values() for part in parts]
+
+    def _tokens(self, responses: Responses, rows: Sequence[int]) -> int:
+        """Tokens of rows that have one prompt."""
+        return len(responses.prompt_ids[rows[0]]) + sum(len(responses.response_ids[row]) for row in rows)
 
     def micro_batch(self, responses: Responses, rows: list[int]) -> MicroBatch:
         """Put rows of a rollout into one batch."""

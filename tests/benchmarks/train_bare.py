@@ -3,7 +3,7 @@
 The least that training on the same tokens can do with transformers' model: forward and backward passes over the
 rows laid end to end and cut into equal pieces without any padding, the head only where there is something to
 learn, logits kept from the forward to the backward pass, one fused AdamW step per batch. No loop, no masks, no
-metrics, no shuffling; attention runs across the cuts, so nothing useful is learnt. The best of three sizes of
+metrics, no shuffling; attention runs across the cuts, so nothing useful is learnt. The better of two sizes of
 micro-batch counts.
 """
 
@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 WIDTH = 128
-SIZES = (256, 512, 1024)
+SIZES = (512, 1024)
 """Tokens of a micro-batch."""
 
 
