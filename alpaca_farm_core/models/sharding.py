@@ -56,7 +56,7 @@ def shard(model: nn.Module, mesh: DeviceMesh | None) -> None:
 
 def whole(model: ModelT) -> ModelT | None:
     """A plain model with the weights of a sharded one, on process 0; None on the others. A plain model itself."""
-    if not isinstance(model, FSDPModule):
+    if model not in _hollow:
         return model
     plain, first = sharing_weights(_hollow[model]), _is_first(next(model.parameters()))
     gathered: dict[int, nn.Parameter] = {}  # tied weights stay tied

@@ -84,7 +84,7 @@ class Workers:
         return [row for part, length in zip(texts, lengths, strict=True) for row in json.loads(bytes(part[:length]))]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sum the gradients of all processes in place; a missing gradient counts as 0. Sharded ones are sums already."""
+        """Sum the gradients of all processes in place; a missing one counts as 0. Sharded ones are sums already."""
         if self.size == 1:
             return
         for parameter in parameters:

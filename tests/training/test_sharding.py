@@ -1,4 +1,4 @@
-"""Weights spread over two processes (FSDP): what one process learns, in a share of the memory, and plain folders out."""
+"""Weights spread over two processes (FSDP): what one process learns, in half of the memory, and plain folders out."""
 
 import json
 import os
