@@ -13,6 +13,7 @@ from pathlib import Path
 from alpaca_farm_core.artifacts.store import readable_storage_errors
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import OutOfMemoryError
+from alpaca_farm_core.pipeline.device_time import run_measured
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.training.room import require_memory
 
@@ -34,7 +35,7 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
         if plan:
             context.progress.say(f"Memory planned: {plan}.")
         _forget_peak()
-        result = stage.run(context)
+        result = run_measured(stage, context)
         return replace(result, timings={**result.timings, "peak_memory_gb": _peak_memory_bytes() / 1e9})
 
 
