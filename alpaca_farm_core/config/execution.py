@@ -91,6 +91,10 @@ class ExecutionConfig(Config):
         description="Branches of a comparison (its seeds, then its methods) that run side by side, each training in "
         "processes of its own.",
     )
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="Where training sends its metrics besides metrics.jsonl: tensorboard, wandb, or both."
+    )
+    tracker_folder: str = Field("", description="Where trackers write; empty = the folder trackers/ of the store.")
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="With several training processes: each holds the whole model (ddp), or its share of weights, "
