@@ -95,6 +95,12 @@ class ExecutionConfig(Config):
         (), description="Where training sends its metrics besides metrics.jsonl: tensorboard, wandb, or both."
     )
     tracker_folder: str = Field("", description="Where trackers write; empty = the folder trackers/ of the store.")
+    task_runner: Literal["local", "dask", "ray"] = Field(
+        "local", description="Where a flow's stages run: in its own process, or on workers of a Dask or Ray cluster."
+    )
+    cluster: str = Field(
+        "", description="Address of that cluster, tcp://host:8786 or ray://host:10001; empty = one started here."
+    )
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp",
         description="With several training processes: each holds the whole model (ddp), or its share of weights, "
@@ -121,6 +127,15 @@ class ExecutionConfig(Config):
         """Refuse to move models between CPU and GPU of which each process holds a share."""
         if self.offload and self.parallel == "fsdp":
             raise ValueError("offload moves whole models, and parallel = 'fsdp' shards them: choose one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def a_cluster_has_an_address_and_a_kind(self) -> Self:
+        """Refuse an address that nothing would use, or that does not look like one."""
+        if self.cluster and self.task_runner == "local":
+            raise ValueError("cluster is set, but task_runner is 'local': set task_runner to 'dask' or 'ray'")
+        if self.cluster and "://" not in self.cluster:
+            raise ValueError(f"cluster = '{self.cluster}' is no address such as tcp://host:8786 or ray://host:10001")
         return self
 
     @model_validator(mode="after")
