@@ -2,7 +2,7 @@
 
 Execution settings in; a running Prefect task runner out, or None for this process. How many stages run at once is the
 business of branches: each waits for its stage, wherever that runs. Workers need this package, the store (for several
-machines a URL) and the keys that judges ask for in their own environment; the store sees to it that no stage runs twice.
+machines a URL) and judges' keys in their own environment; the store sees to it that no stage runs twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from prefect import Task
 from prefect.client.schemas.objects import State
@@ -61,15 +61,16 @@ def _dask(execution: ExecutionConfig) -> Cluster:
     from prefect_dask import DaskTaskRunner
 
     if execution.cluster:
-        return DaskTaskRunner(address=execution.cluster)
+        return cast(Cluster, DaskTaskRunner(address=execution.cluster))
     # Training and its memory are in processes of their own, so Dask has nothing to limit.
     started = {"n_workers": execution.branches, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
-    return DaskTaskRunner(cluster_kwargs=started)
+    return cast(Cluster, DaskTaskRunner(cluster_kwargs=started))
 
 
 def _ray(execution: ExecutionConfig) -> Cluster:
     from prefect_ray import RayTaskRunner
 
     if execution.cluster:
-        return RayTaskRunner(address=execution.cluster)
-    return RayTaskRunner(init_kwargs={"num_cpus": execution.branches, "include_dashboard": False})
+        return cast(Cluster, RayTaskRunner(address=execution.cluster))
+    started = {"num_cpus": execution.branches, "include_dashboard": False}
+    return cast(Cluster, RayTaskRunner(init_kwargs=started))
