@@ -23,6 +23,7 @@ from alpaca_farm_core.methods.registry import methods
 from flows.compositions import COMPARED, composition_named
 from flows.preflight import preflight
 from flows.trust import FormLimits
+from tasks.cluster import cluster_of
 from tasks.runner import TaskRunner
 from tasks.show import artifact_key, escaped
 
@@ -68,15 +69,16 @@ def launch(
         study = build_study(preset, overrides, annotator)
         if runtime.deployment.id is not None:  # asked for through a form or the API
             FormLimits.from_environment().check(study, build_study(preset))
-        runner = TaskRunner(study, run_name or preset, Store(), retry_missing)
-        preflight(flow, study, runner.run_name, runner.store, **options)
-        made = composition_named(flow)(runner, **options)
+        preflight(flow, study, run_name or preset, Store(), **options)
+        with cluster_of(study.execution) as cluster:
+            runner = TaskRunner(study, run_name or preset, Store(), retry_missing, cluster)
+            made = composition_named(flow)(runner, **options)
     except FarmError as error:
         resume = resume_command(flow, preset, annotator, run_name, overrides, options)
         _show_problem(flow, error, resume)
         return Failed(message=f"{error}\nThen resume with: {resume}", data=error)
     references = {name: handle.result() for name, handle in made.items() if isinstance(handle, State)}
-    return Completed(data=references, message=f"{len(references)} artifacts in {runner.store.location}")
+    return Completed(data=references, message=f"{len(references)} artifacts in {Store().location}")
 
 
 def _show_problem(flow: str, error: FarmError, resume: str) -> None:

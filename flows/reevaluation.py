@@ -6,9 +6,10 @@ has not changed since the last check is the same stages again, and so comes from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from alpaca_farm_core.annotators.config import AnnotatorConfig
@@ -28,8 +29,9 @@ def reevaluate(run: Runner, now: datetime | None = None) -> Mapping[str, Any]:
     now = now or datetime.now(UTC)
     settings = run.study.reevaluate
     selection = select(run.store, settings, now)
-    references: dict[tuple[str, str], Any] = {}
-    evaluations = {name: _evaluate(run, one, references) for name, one in selection.candidates.items()}
+    references = _references(run, selection.candidates.values())
+    branches = [partial(_evaluate, run, one, references) for one in selection.candidates.values()]
+    evaluations = dict(zip(selection.candidates, run.together(branches), strict=True))
     anchors = _anchors(run, evaluations, now) if settings.anchors else None
     config = HistoryConfig(
         at=now.isoformat(timespec="seconds"),
@@ -45,17 +47,28 @@ def reevaluate(run: Runner, now: datetime | None = None) -> Mapping[str, Any]:
     )
 
 
-def _evaluate(run: Runner, candidate: Candidate, references: dict[tuple[str, str], Any]) -> Any:
-    """Answers of a candidate, judged against its reference's, which several candidates may share."""
-    name, reference = candidate.policy.name, candidate.reference
-    data = run.held(candidate.data)
+def _references(run: Runner, candidates: Iterable[Candidate]) -> dict[tuple[str, str], Any]:
+    """Answers that candidates are judged against, which several of them may share."""
+    shared = {_shared(candidate): candidate for candidate in candidates}
+
+    def answers(candidate: Candidate) -> Any:
+        reference, held = candidate.reference, run.held(candidate.reference)
+        if reference.kind != "policy":
+            return held
+        return run("decode", label=reference.name, policy=held, data=run.held(candidate.data))
+
+    return dict(zip(shared, run.together([partial(answers, one) for one in shared.values()]), strict=True))
+
+
+def _evaluate(run: Runner, candidate: Candidate, references: Mapping[tuple[str, str], Any]) -> Any:
+    """Answers of a candidate, judged against its reference's."""
+    name, data = candidate.policy.name, run.held(candidate.data)
     answers = run("decode", label=name, policy=run.held(candidate.policy), data=data)
-    shared = (reference.fingerprint, candidate.data.fingerprint)
-    if shared not in references:
-        held = run.held(reference)
-        is_policy = reference.kind == "policy"
-        references[shared] = run("decode", label=reference.name, policy=held, data=data) if is_policy else held
-    return run("evaluate", label=name, outputs=answers, reference=references[shared])
+    return run("evaluate", label=name, outputs=answers, reference=references[_shared(candidate)])
+
+
+def _shared(candidate: Candidate) -> tuple[str, str]:
+    return candidate.reference.fingerprint, candidate.data.fingerprint
 
 
 def _anchors(run: Runner, evaluations: Mapping[str, Any], now: datetime) -> Any:

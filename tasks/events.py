@@ -13,6 +13,7 @@ from typing import Any, Literal
 from prefect.events import emit_event
 
 from alpaca_farm_core.artifacts.manifest import Artifact
+from alpaca_farm_core.pipeline.device_time import known_hours
 from alpaca_farm_core.pipeline.stage import Stage
 
 
@@ -32,4 +33,5 @@ def describe(artifact: Artifact) -> dict[str, Any]:
         "fingerprint": artifact.fingerprint,
         "seconds": volatile["seconds"],
         "cost_usd": volatile["cost_usd"],
+        **{kind: hours for kind, hours in known_hours(volatile).items() if hours is not None},
     }

@@ -1,7 +1,7 @@
 """Runs a composition's stages as Prefect tasks in the flow's own thread, or in one thread for each branch.
 
-Direct calls, not `.submit`: an interrupt reaches the stage at once. Handles are task-run states,
-from which Prefect draws the edges of the run graph.
+Direct calls, unless there is a cluster to submit to: an interrupt reaches the stage at once. Handles are
+task-run states, from which Prefect draws the edges of the run graph.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.config.study import StudyConfig
 from alpaca_farm_core.pipeline.runner import Runner, Step
 from tasks.branches import Result, running_beside, side_by_side
+from tasks.cluster import Cluster, run_on
 from tasks.display import current_display
 from tasks.factory import Place
 from tasks.references import ArtifactReference
@@ -31,6 +32,7 @@ class TaskRunner(Runner):
         run_name: Prefix of the artifacts' names.
         store: Where artifacts are.
         retry_missing: Run stages again whose artifact lacks annotations.
+        cluster: Whose workers run the stages; None = this process.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class TaskRunner(Runner):
         run_name: str,
         store: Store,
         retry_missing: bool = False,
+        cluster: Cluster | None = None,
     ) -> None:
         super().__init__(study, run_name)
+        self.cluster = cluster
         self.store = store
         self.retry_missing = retry_missing
 
@@ -52,19 +56,15 @@ class TaskRunner(Runner):
         """
         display = current_display.get()
         display.stage_begins(step.title)
-        task: Callable[..., State] = TASKS[step.stage.name]
-        state = task(
-            title=step.title,
-            config=step.config.model_dump(mode="json"),
-            inputs=dict(inputs),
-            place=Place(
-                store=self.store.location,
-                name=step.name,
-                execution=self._execution().model_dump(mode="json"),
-                retry_missing=self.retry_missing,
-            ),
-            return_state=True,
-        )
+        task = TASKS[step.stage.name]
+        place = Place(self.store.location, step.name, self._execution().model_dump(mode="json"), self.retry_missing)
+        arguments = {
+            "title": step.title,
+            "config": step.config.model_dump(mode="json"),
+            "inputs": dict(inputs),
+            "place": place,
+        }
+        state = run_on(self.cluster, task, arguments) if self.cluster else task(**arguments, return_state=True)
         artifact = self.open(state) if state.is_completed() else None
         display.stage_ends(step.title, artifact, cached=state.name == "Cached")
         state.result()  # raises what the stage raised
@@ -76,7 +76,8 @@ class TaskRunner(Runner):
         return side_by_side(branches, lanes) if lanes > 1 else super().together(branches)
 
     def _execution(self) -> ExecutionConfig:
-        return self.execution.model_copy(update={"own_process": "always"}) if running_beside.get() else self.execution
+        apart = running_beside.get() or self.cluster is not None
+        return self.execution.model_copy(update={"own_process": "always"}) if apart else self.execution
 
     def open(self, handle: State) -> Artifact:
         """Open the artifact a handle stands for."""

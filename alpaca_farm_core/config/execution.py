@@ -91,6 +91,21 @@ class ExecutionConfig(Config):
         description="Branches of a comparison (its seeds, then its methods) that run side by side, each training in "
         "processes of its own.",
     )
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="Where training sends its metrics besides metrics.jsonl: tensorboard, wandb, or both."
+    )
+    tracker_folder: str = Field("", description="Where trackers write; empty = the folder trackers/ of the store.")
+    task_runner: Literal["local", "dask", "ray"] = Field(
+        "local", description="Where a flow's stages run: in its own process, or on workers of a Dask or Ray cluster."
+    )
+    cluster: str = Field(
+        "", description="Address of that cluster, tcp://host:8786 or ray://host:10001; empty = one started here."
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="With several training processes: each holds the whole model (ddp), or its share of weights, "
+        "gradients and optimiser state (fsdp), for models that do not fit one GPU.",
+    )
     processes: int = Field(1, ge=1, description="Training processes on each machine: one per GPU.")
     nodes: int = Field(1, ge=1, description="Machines that train together; they need one file system for the store.")
     rendezvous: str = Field("", description="host:port at which several machines meet, on the first of them.")
@@ -106,6 +121,22 @@ class ExecutionConfig(Config):
     min_free_gb: float = Field(
         1.0, ge=0, description="A stage starts only if the disk of the store has so much room; 0 = start anyway."
     )
+
+    @model_validator(mode="after")
+    def sharded_models_stay_where_they_are(self) -> Self:
+        """Refuse to move models between CPU and GPU of which each process holds a share."""
+        if self.offload and self.parallel == "fsdp":
+            raise ValueError("offload moves whole models, and parallel = 'fsdp' shards them: choose one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def a_cluster_has_an_address_and_a_kind(self) -> Self:
+        """Refuse an address that nothing would use, or that does not look like one."""
+        if self.cluster and self.task_runner == "local":
+            raise ValueError("cluster is set, but task_runner is 'local': set task_runner to 'dask' or 'ray'")
+        if self.cluster and "://" not in self.cluster:
+            raise ValueError(f"cluster = '{self.cluster}' is no address such as tcp://host:8786 or ray://host:10001")
+        return self
 
     @model_validator(mode="after")
     def several_machines_need_a_rendezvous(self) -> Self:

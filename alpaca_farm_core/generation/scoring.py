@@ -6,7 +6,7 @@ Rows are scored in token-budget batches of similar length. The number is what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alpaca_farm_core.data.collate import collate
 from alpaca_farm_core.errors import ModelError
-from alpaca_farm_core.models.backbone import hidden_states
+from alpaca_farm_core.models.backbone import hidden_states, with_parts
 from alpaca_farm_core.models.packing import micro_batches
 
 if TYPE_CHECKING:
@@ -37,18 +37,22 @@ def rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_
     Raises:
         ModelError: the model has no linear head named `score`.
     """
-    score = getattr(reward_model, "score", None)
-    if score is None:
+    if getattr(reward_model, "score", None) is None:
         raise ModelError(
             f"{type(reward_model).__name__} has no reward head named 'score'.",
             "Use a reward model made by the reward_model stage, or one whose classifier is built like Llama's.",
         )
+    return with_parts(reward_model, lambda: _rewards_at_end(reward_model, input_ids_BT, lengths_B))
+
+
+def _rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
+    score: Any = reward_model.score
     tokens_BT = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)[None, :] < lengths_B[:, None]
     hidden_BTD = hidden_states(reward_model, input_ids_BT, tokens_BT.long())
     last_BD = hidden_BTD[torch.arange(len(lengths_B), device=hidden_BTD.device), lengths_B - 1]
     # The head stays out of autocast: three digits are too few for a reward.
     with torch.autocast(last_BD.device.type, enabled=False):
-        rewards_B1 = cast(Any, score)(last_BD.to(next(score.parameters()).dtype))
+        rewards_B1 = score(last_BD.to(next(score.parameters()).dtype))
     return cast(Tensor, rewards_B1).squeeze(-1).float()
 
 
@@ -59,6 +63,7 @@ def score(
     response_ids: Sequence[list[int]],
     pad_id: int,
     micro_batch_tokens: int = 16384,
+    passes_of_all: Callable[[int], int] = int,
 ) -> list[float]:
     """Return one reward per row, in the order given.
 
@@ -68,11 +73,14 @@ def score(
         response_ids: Responses; finished ones end with EOS if the reward model `reads_eos`.
         pad_id: Token of the padding.
         micro_batch_tokens: Tokens of one forward pass, padding included.
+        passes_of_all: From the passes of this process to those of each, where they must be as many.
     """
     device = next(reward_model.parameters()).device
     lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
     rewards = torch.zeros(len(lengths))
-    for rows in micro_batches(reward_model, lengths, micro_batch_tokens):
+    groups = micro_batches(reward_model, lengths, micro_batch_tokens)
+    idle = passes_of_all(len(groups)) - len(groups)
+    for rows in [*groups, *groups[-1:] * idle]:
         batch = collate([prompt_ids[row] for row in rows], [response_ids[row] for row in rows], pad_id).to(device)
         at_end = rewards_at_end(reward_model, batch.input_ids_BT, batch.attention_mask_BT.sum(1))
         rewards[torch.tensor(rows)] = at_end.cpu()

@@ -19,6 +19,7 @@ from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.methods.sft.config import FineTuneConfig
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, save_policy
 from alpaca_farm_core.models.lora import adapt, merged
+from alpaca_farm_core.models.sharding import whole
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.launch import Workers, start_workers
 from alpaca_farm_core.training.loop import Objective, Supervised
@@ -85,9 +86,11 @@ def train_policy(
     run = Supervised.of_stage(context, loaded.model, objective, workers, trainee.execution)
     rows = run.run()
     # 3. the artifact
-    loaded = replace(loaded, model=merged(loaded.model))
-    loaded.model.to(stored_dtype)
+    model = whole(loaded.model)
     if workers.is_main:
+        assert model is not None
+        loaded = replace(loaded, model=merged(model))
+        loaded.model.to(stored_dtype)
         save_policy(loaded, context.output)
         write_jsonl(context.output / "metrics.jsonl", rows)
         write_jsonl(context.output / "samples.jsonl", greedy_samples(context, loaded))

@@ -7,13 +7,29 @@ Works on any Hugging Face decoder (causal LM, sequence classifier or bare); know
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+ResultT = TypeVar("ResultT")
+THROUGH = "compute_with_parts"
+"""Method of a sharded model that runs a function of its parts as if it were its forward pass."""
+
+
+def with_parts(model: nn.Module, compute: Callable[[], ResultT]) -> ResultT:
+    """Run what uses parts of a model (backbone, head) and not the model itself; sharded weights are there meanwhile.
+
+    Such calls must not be nested for one model. Tensors that gradients flow through stand in the result itself, or in
+    its (named) tuples, lists and dicts.
+    """
+    through: Callable[[Callable[[], ResultT]], ResultT] | None = getattr(model, THROUGH, None)
+    return through(compute) if through else compute()
 
 
 def backbone_of(model: PreTrainedModel) -> PreTrainedModel:

@@ -34,7 +34,7 @@ class ValueHead(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map states [..., D] to values [...]."""
         with torch.autocast(hidden.device.type, enabled=False):  # three digits are too few for a value
-            return super().forward(hidden.float()).squeeze(-1)
+            return super().forward(hidden.float()).squeeze(-1).clone()  # FSDP wants no view
 
 
 class ValueModel(nn.Module):

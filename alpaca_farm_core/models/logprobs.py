@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alpaca_farm_core.models.backbone import backbone_of, hidden_states, position_ids, takes_position_ids
+from alpaca_farm_core.models.backbone import backbone_of, hidden_states, position_ids, takes_position_ids, with_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,8 +76,12 @@ def response_logprobs(
         return _through_forward(
             model, input_ids_BT, attention_mask_BT, mask_BT, temperature, chunk, entropy_grad, entropies
         )
-    hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
-    return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, chunk, entropy_grad, entropies)
+
+    def score() -> TokenScores:
+        hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
+        return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, chunk, entropy_grad, entropies)
+
+    return with_parts(model, score)
 
 
 def logprobs_and_states(
@@ -92,14 +96,19 @@ def logprobs_and_states(
 
     A model that changes its logits behind the head needs a second pass.
     """
-    hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
     if head_obstacle(model):
+        hidden_BTD = with_parts(model, lambda: hidden_states(model, input_ids_BT, attention_mask_BT))
         scores = response_logprobs(
             model, input_ids_BT, attention_mask_BT, response_mask_BT, temperature, entropies=entropies
         )
         return scores, hidden_BTD
     mask_BT = response_mask_BT.bool()
-    return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, entropies=entropies), hidden_BTD
+
+    def score() -> tuple[TokenScores, Tensor]:
+        hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
+        return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, entropies=entropies), hidden_BTD
+
+    return with_parts(model, score)
 
 
 def token_logprobs(

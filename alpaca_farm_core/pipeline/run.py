@@ -25,6 +25,7 @@ from alpaca_farm_core.artifacts.manifest import Artifact, FileEntry, Manifest, R
 from alpaca_farm_core.artifacts.store import Store, check_room, is_url, readable_storage_errors
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
+from alpaca_farm_core.pipeline.device_time import device_hours, noted_attempt, run_measured
 from alpaca_farm_core.pipeline.progress import Progress, SilentProgress
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.pipeline.stop import StopRequest
@@ -172,8 +173,10 @@ def _build(
     remove_unfinished(context.output)
     write_json(workspace / "name.json", {"name": name, "stage": stage.name})
     began = time.time()
-    result = run_training(stage, context) if stage.trains else stage.run(context)
-    manifest = _manifest(stage, recipe, inputs, context, result, began)
+    with noted_attempt(workspace):
+        result = run_training(stage, context) if stage.trains else run_measured(stage, context)
+    hours = device_hours(stage, execution, workspace, result)
+    manifest = _manifest(stage, recipe, inputs, context, result, began, hours)
     artifact = store.publish(context.output, manifest, name)
     shutil.rmtree(workspace, ignore_errors=True)
     return artifact
@@ -186,6 +189,7 @@ def _manifest(
     context: StageContext,
     result: StageResult,
     began: float,
+    hours: Mapping[str, float],
 ) -> Manifest:
     entries = [_entry(context.output, path) for path in sorted(context.output.rglob("*")) if path.is_file()]
     finished = time.time()
@@ -202,6 +206,7 @@ def _manifest(
             "seconds": round(finished - began, 3),
             "timings": dict(result.timings),
             "cost_usd": result.cost_usd,
+            **hours,
             "host": socket.gethostname(),
             "environment": environment(),
             "execution": context.execution.model_dump(mode="json"),

@@ -55,12 +55,14 @@ class StageResult:
         timings: Seconds, rates and the like; volatile.
         n_missing: Examples published without annotation.
         cost_usd: Money spent on this run (cached calls cost nothing again); volatile.
+        on_gpu: Whether it computed on a GPU; volatile, and noted for the body by who runs it.
     """
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     n_missing: int = 0
     cost_usd: float = 0.0
+    on_gpu: bool = False
 
 
 def nothing_external(config: Any) -> Mapping[str, str]:

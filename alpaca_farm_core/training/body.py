@@ -13,8 +13,10 @@ from pathlib import Path
 from alpaca_farm_core.artifacts.store import readable_storage_errors
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import OutOfMemoryError
+from alpaca_farm_core.pipeline.device_time import run_measured
 from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.training.room import require_memory
+from alpaca_farm_core.training.trackers import tracked
 
 _ALLOCATION_FAILURES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
@@ -26,6 +28,7 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
         TrainingStoppedError: at the deadline, behind a checkpoint.
         OutOfMemoryError: of the GPU or the machine.
         StoreError: the disk is full.
+        UsageError: a tracker's package is not installed.
     """
     storage = readable_storage_errors(context.scratch.parents[2])
     with context.stop.listening(), storage, explained_memory_errors(stage.name, context.execution):
@@ -34,7 +37,8 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
         if plan:
             context.progress.say(f"Memory planned: {plan}.")
         _forget_peak()
-        result = stage.run(context)
+        with tracked(context) as followed:
+            result = run_measured(stage, followed)
         return replace(result, timings={**result.timings, "peak_memory_gb": _peak_memory_bytes() / 1e9})
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run in progress: a folder per step, there as a whole or not at all.
 
 In: tensors (state dicts) and plain state. Out: the same, bit for bit, from the newest folder that is
-intact. Knows nothing of models; random-number states are captured and restored here too.
+intact. Knows nothing of models; random-number states, of all processes, are captured and restored here too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from alpaca_farm_core.artifacts.files import fsync_folder, fsync_tree, read_json, sha256_file, write_json
 from alpaca_farm_core.errors import DataError
+
+if TYPE_CHECKING:
+    from alpaca_farm_core.training.launch import Workers
 
 TENSORS, STATE = "tensors.pt", "state.json"
 KEPT = 2
@@ -49,14 +52,22 @@ class Checkpointer:
         self._say = say
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write a folder under a temporary name, fsync, rename; then drop all but the last two."""
+    def save(self, checkpoint: Checkpoint, workers: Workers | None = None) -> None:
+        """Write a folder under a temporary name, fsync, rename; then drop all but the last two.
+
+        Args:
+            checkpoint: What process 0 has to keep.
+            workers: Where several processes train, each of which must call this; process 0 writes.
+        """
+        others = [] if workers is None or workers.size == 1 else workers.gather([_random_state_as_json()])[1:]
+        if workers is not None and not workers.is_main:
+            return
         final = self._folder / f"step_{checkpoint.step:08d}"
         temporary = self._folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            self._write(checkpoint, temporary)
+            self._write(checkpoint, temporary, others)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk nothing may lie about
             raise
@@ -66,21 +77,22 @@ class Checkpointer:
         fsync_folder(self._folder)
         self._prune()
 
-    def _write(self, checkpoint: Checkpoint, folder: Path) -> None:
+    def _write(self, checkpoint: Checkpoint, folder: Path, others: list[Any]) -> None:
         with (folder / TENSORS).open("wb") as stream:  # given a path, torch would hide why a write failed
             torch.save({**checkpoint.tensors, "rng": _torch_rng()}, stream)
         state = {"step": checkpoint.step, "state": checkpoint.state, "rng": _capture_python_and_numpy()}
-        write_json(folder / STATE, {**state, "tensors_sha256": sha256_file(folder / TENSORS)})
+        state |= {"rng_of_others": others, "tensors_sha256": sha256_file(folder / TENSORS)}
+        write_json(folder / STATE, state)
         fsync_tree(folder)
 
-    def load(self) -> Checkpoint | None:
-        """Read the newest intact checkpoint and restore all random-number states; None when there is none.
+    def load(self, rank: int = 0) -> Checkpoint | None:
+        """Read the newest intact checkpoint and restore the random-number states of process `rank`; None = none there.
 
         A damaged one is reported and passed over.
         """
         for path in reversed(self._paths()):
             try:
-                return self._read(path)
+                return self._read(path, rank)
             except (DataError, OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
                 self._say(f"Checkpoint {path.name} is damaged ({_first_line(error)}); using the one before.")
         return None
@@ -91,13 +103,15 @@ class Checkpointer:
         paths = self._paths()
         return int(paths[-1].name.removeprefix("step_")) if paths else None
 
-    def _read(self, path: Path) -> Checkpoint:
+    def _read(self, path: Path, rank: int) -> Checkpoint:
         data = read_json(path / STATE)
         if sha256_file(path / TENSORS) != data["tensors_sha256"]:
             raise DataError(f"{TENSORS} is not what was written")
         tensors = torch.load(path / TENSORS, map_location="cpu", weights_only=True)
-        _restore_python_and_numpy(data["rng"])
-        _restore_torch_rng(tensors["rng"])
+        # Processes that the checkpoint does not know start like process 0.
+        own = dict(enumerate(data.get("rng_of_others", []), start=1)).get(rank)
+        _restore_python_and_numpy(own["rng"] if own else data["rng"])
+        _restore_torch_rng(_tensors_of(own["torch"]) if own else tensors["rng"])
         return Checkpoint(data["step"], tensors, data["state"])
 
     def _paths(self) -> list[Path]:
@@ -111,6 +125,19 @@ class Checkpointer:
 def _torch_rng() -> dict[str, Any]:
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _random_state_as_json() -> dict[str, Any]:
+    states = _torch_rng()
+    as_lists = {"cpu": states["cpu"].tolist(), "cuda": [state.tolist() for state in states["cuda"]]}
+    return {"torch": as_lists, "rng": _capture_python_and_numpy()}
+
+
+def _tensors_of(lists: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "cpu": torch.tensor(lists["cpu"], dtype=torch.uint8),
+        "cuda": [torch.tensor(state, dtype=torch.uint8) for state in lists["cuda"]],
+    }
 
 
 def _restore_torch_rng(states: Mapping[str, Any]) -> None:

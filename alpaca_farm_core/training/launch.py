@@ -2,7 +2,8 @@
 
 One process is the ordinary case; where `training.process` started several, every function here does the
 same over all of them. Gradients are summed once per optimiser step instead of by a wrapper around the model,
-so micro-batches may differ in number and shape between processes.
+so micro-batches may differ in number and shape between processes. Where weights are sharded (`models.sharding`),
+each backward pass sums them, and every process makes as many passes as the one with the most micro-batches.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather, reduce
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.models.device import choose_device, set_threads
+from alpaca_farm_core.models.sharding import is_sharded
+from alpaca_farm_core.seeding import stable_seed
 from alpaca_farm_core.training.config import Precision
 
 CPU_TOKENS = 512
@@ -36,12 +40,14 @@ class Workers:
         size: Number of processes.
         device: Where this process computes.
         precision: Of forward and backward passes.
+        mesh: All processes, where weights, gradients and moments are spread over them.
     """
 
     rank: int
     size: int
     device: torch.device
     precision: Precision
+    mesh: DeviceMesh | None = None
 
     @property
     def is_main(self) -> bool:
@@ -55,6 +61,12 @@ class Workers:
     def any(self, flag: bool) -> bool:
         """Tell all processes whether one of them says yes."""
         return flag if self.size == 1 else bool(self.total(torch.tensor(float(flag), device=self.device)))
+
+    def passes(self, own: int) -> int:
+        """Passes over a model in training that each process makes: where weights are sharded, the most of any."""
+        if self.mesh is None:
+            return own
+        return int(gather(torch.tensor([own], device=self.device)).max())
 
     def share(self, rows: list[int]) -> list[int]:
         """Return this process's part of a batch: every `size`-th row from `rank`."""
@@ -72,13 +84,19 @@ class Workers:
         return [row for part, length in zip(texts, lengths, strict=True) for row in json.loads(bytes(part[:length]))]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Sum the gradients of all processes in place; a missing gradient counts as 0."""
+        """Sum the gradients of all processes in place; a missing one counts as 0. Sharded ones are sums already."""
         if self.size == 1:
             return
         for parameter in parameters:
+            if is_sharded(parameter):
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.copy_(self.total(parameter.grad))
+
+    def seed_dropout(self, seed: int) -> None:
+        """Begin torch's random numbers anew, others on each process; what samples has generators of its own."""
+        torch.manual_seed(stable_seed("dropout", seed, self.rank))
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """Context of forward passes: autocast to bfloat16, or nothing."""
@@ -106,6 +124,8 @@ def start_workers(execution: ExecutionConfig, precision: Precision) -> tuple[Wor
         )
     if state.num_processes > 1:
         device = state.device
-    workers = Workers(state.process_index, state.num_processes, device, precision)
+    sharded = execution.parallel == "fsdp" and state.num_processes > 1
+    mesh = init_device_mesh(device.type, (state.num_processes,)) if sharded else None
+    workers = Workers(state.process_index, state.num_processes, device, precision, mesh)
     tokens = min(execution.micro_batch_tokens, CPU_TOKENS) if device.type == "cpu" else execution.micro_batch_tokens
     return workers, execution.model_copy(update={"device": str(device), "micro_batch_tokens": tokens})

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from alpaca_farm_core.models.lora import load_trained_state, trained_state
 from alpaca_farm_core.models.packing import micro_batches
 from alpaca_farm_core.models.recompute import recompute_activations
+from alpaca_farm_core.models.sharding import shard
 from alpaca_farm_core.pipeline.progress import Progress
 from alpaca_farm_core.pipeline.stop import StopRequest
 from alpaca_farm_core.training.checkpoint import Checkpoint, Checkpointer
@@ -29,8 +29,10 @@ from alpaca_farm_core.training.optimiser import (
     build_optimiser,
     clip_gradients,
     gradient_norm,
+    restore_training_state,
     schedule_factor,
     set_learning_rate,
+    training_state,
 )
 from alpaca_farm_core.training.order import epoch_batches
 
@@ -81,7 +83,7 @@ class Supervised:
     """One training run; `run` goes from the newest checkpoint to the end.
 
     Attributes:
-        model: What is trained; float32 weights on the workers' device.
+        model: What is trained; float32 weights on the workers' device. Sharded here where the workers shard.
         objective: What is minimised.
         config: Hyper-parameters.
         workers: The processes.
@@ -133,7 +135,8 @@ class Supervised:
         )
 
     def __post_init__(self) -> None:
-        """Count the steps and make the optimiser."""
+        """Count the steps, shard the model, and make the optimiser."""
+        shard(self.model, self.workers.mesh)
         self._per_epoch = math.ceil(len(self.objective) / self.config.batch_size)
         self.total_steps = self._per_epoch * self.config.epochs
         self._warmup = math.ceil(self.total_steps * self.config.warmup_ratio)
@@ -207,12 +210,15 @@ class Supervised:
         mine = self.workers.share(rows)
         tokens = [objective.tokens(row) for row in mine]
         sums: dict[str, Tensor] = {"loss": torch.zeros((), device=self.workers.device)}
-        for group in micro_batches(self.model, tokens, self.micro_batch_tokens):
+        groups = [[mine[i] for i in group] for group in micro_batches(self.model, tokens, self.micro_batch_tokens)]
+        idle = self.workers.passes(len(groups)) - len(groups)
+        for number, group in enumerate([*groups, *[[min(rows, key=objective.tokens)]] * idle]):
+            counted = number < len(groups)
             with self.workers.arithmetic():
-                part = objective.loss([mine[index] for index in group])
-            (part.loss / weight).backward()  # type: ignore[no-untyped-call]
+                part = objective.loss(group)
+            (part.loss / (weight if counted else math.inf)).backward()  # type: ignore[no-untyped-call]
             for name, value in {"loss": part.loss, **part.counts}.items():
-                sums[name] = sums.get(name, 0) + value.detach()
+                sums[name] = sums.get(name, 0) + (value.detach() if counted else torch.zeros_like(value))
         self.tokens_seen += sum(tokens)
         totals = self.workers.total(torch.stack([value.float() for value in sums.values()])).tolist()
         counts = dict(zip(sums, totals, strict=True))
@@ -229,18 +235,17 @@ class Supervised:
         return metrics
 
     def _save(self, step: int) -> None:
-        if not self.workers.is_main:
-            return
-        tensors = {"model": trained_state(self.model), "optimiser": self._optimiser.state_dict()}
-        self.checkpointer.save(Checkpoint(step, tensors, {"rows": self.rows}))
+        tensors = training_state(self.model, self._optimiser)
+        self.checkpointer.save(Checkpoint(step, tensors, {"rows": self.rows}), self.workers)
 
     def _restore(self) -> int:
         """Go back to the newest checkpoint; return the number of steps done."""
-        checkpoint = self.checkpointer.load()
+        checkpoint = self.checkpointer.load(self.workers.rank)
         if checkpoint is None:
+            assert self.config.seed is not None
+            self.workers.seed_dropout(self.config.seed)
             return 0
-        load_trained_state(self.model, checkpoint.tensors["model"])
-        self._optimiser.load_state_dict(checkpoint.tensors["optimiser"])
+        restore_training_state(self.model, self._optimiser, checkpoint.tensors)
         self.rows = list(checkpoint.state["rows"])
         self.progress.say(f"Resuming after step {checkpoint.step} of {self.total_steps}.")
         return checkpoint.step

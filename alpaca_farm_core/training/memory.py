@@ -30,6 +30,7 @@ RUNTIME = 60 * 2**20
 PROMPT_TOKENS = 128
 """Tokens of a prompt where no setting bounds them."""
 
+Phases = Mapping[str, Mapping[str, int]]
 Critic = Literal["none", "separate", "shared_trunk"]
 Models = Mapping[str, Architecture]
 """Role of an input (or "base") → sizes of its model."""
@@ -71,6 +72,30 @@ def gigabytes(size: int) -> str:
 
 
 # --- parts
+
+_SHARDED = ("weights", "optimiser", "gradients", "reference", "reward model")
+"""Purposes of which each process holds a share under `execution.parallel = "fsdp"`."""
+
+
+def of_each_process(phases: Phases, execution: ExecutionConfig, model: Architecture) -> Phases:
+    """What one process holds: of sharded models its share, the block at work whole, and one model whole at the end.
+
+    Args:
+        phases: Phase → purpose → bytes, as if each process held everything; "updating" is one of them.
+        execution: How many processes there are.
+        model: What is trained, and put together by process 0 to be published.
+    """
+    processes = execution.processes * execution.nodes
+    if execution.parallel == "ddp" or processes == 1:
+        return phases
+    ends = model.embedding * (1 if model.tied else 2)
+    at_work = {"gathered weights": 2 * FLOAT32 * (ends + model.block)}  # and their gradients
+    shares: dict[str, dict[str, int]] = {
+        phase: {part: -(-size // processes) if part in _SHARDED else size for part, size in parts.items()} | at_work
+        for phase, parts in phases.items()
+    }
+    resting = {part: size for part, size in shares["updating"].items() if part in (*_SHARDED, "libraries")}
+    return {**shares, "publishing": {**resting, "gradients": 0, "whole model": FLOAT32 * model.parameters}}
 
 
 def trained_parameters(model: Architecture, lora: LoraConfig) -> int:
@@ -149,19 +174,16 @@ def supervised_memory(
     tokens = micro_batch_tokens(execution, config.batch_size, row_tokens)
     weights = FLOAT32 * (model.parameters if lm_head else model.backbone)
     trained = min(FLOAT32 * trained_parameters(model, config.lora), weights if not config.lora.rank else 1 << 62)
-    return MemoryPlan.largest(
-        {
-            "updating": {
-                **_process(execution),
-                "weights": weights + (trained if config.lora.rank else 0),
-                "optimiser": 2 * trained,
-                **_gradients(model, trained, config.lora, lm_head),
-                "activations": activations(model, tokens, config.precision, execution.activation_checkpointing)
-                + cast_weights(model, config.precision),
-                "logits": logits(model, tokens) if lm_head else 0,
-            }
-        }
-    )
+    updating = {
+        **_process(execution),
+        "weights": weights + (trained if config.lora.rank else 0),
+        "optimiser": 2 * trained,
+        **_gradients(model, trained, config.lora, lm_head),
+        "activations": activations(model, tokens, config.precision, execution.activation_checkpointing)
+        + cast_weights(model, config.precision),
+        "logits": logits(model, tokens) if lm_head else 0,
+    }
+    return MemoryPlan.largest(of_each_process({"updating": updating}, execution, model))
 
 
 def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, critic: Critic = "none") -> MemoryPlan:
@@ -182,6 +204,8 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
     row = config.max_prompt_tokens + config.max_new_tokens
     per_process = -(-config.minibatch_size // (execution.processes * execution.nodes))
     tokens = micro_batch_tokens(execution, per_process, row)
+    size = BFLOAT16 if config.precision == "bfloat16" else FLOAT32
+    sharded = execution.parallel == "fsdp" and execution.processes * execution.nodes > 1
     # With adapters one frozen base serves policy, critic and reference; the reward model is taken to be one of its own.
     held = {
         **_process(execution),
@@ -189,24 +213,22 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
         "optimiser": 2 * (trained + critics),
         "reference": FLOAT32 * policy.parameters if not lora.rank else 0,
         "reward model": FLOAT32 * reward.backbone if reward else 0,
-        "copy for decoding": BFLOAT16 * policy.parameters if config.precision == "bfloat16" else 0,
+        "copy for decoding": size * policy.parameters if config.precision == "bfloat16" or sharded else 0,
     }
     waiting = ("reference", "reward model") if execution.offload and execution.device.startswith("cuda") else ()
     updating = {name: 0 if name in waiting else size for name, size in held.items()}
     rows = min(execution.decode_batch_size, max(config.rollout_batch_size, config.eval_prompts))
-    size = BFLOAT16 if config.precision == "bfloat16" else FLOAT32
-    return MemoryPlan.largest(
-        {
-            "decoding": held | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size),
-            "updating": updating
-            | _gradients(policy, trained + critics, lora)
-            | {
-                "activations": activations(policy, tokens, config.precision, execution.activation_checkpointing)
-                + cast_weights(policy, config.precision),
-                "logits": logits(policy, min(tokens, per_process * config.max_new_tokens)),
-            },
-        }
-    )
+    phases = {
+        "decoding": held | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size),
+        "updating": updating
+        | _gradients(policy, trained + critics, lora)
+        | {
+            "activations": activations(policy, tokens, config.precision, execution.activation_checkpointing)
+            + cast_weights(policy, config.precision),
+            "logits": logits(policy, min(tokens, per_process * config.max_new_tokens)),
+        },
+    }
+    return MemoryPlan.largest(of_each_process(phases, execution, policy))
 
 
 def decoding_memory(config: Any, execution: ExecutionConfig, models: Models) -> MemoryPlan:

@@ -6,11 +6,14 @@ The schedule has no state: the learning rate of step k is computed from k, so a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from alpaca_farm_core.models.lora import load_trained_state, trained_state
+from alpaca_farm_core.models.sharding import spread_moments, spread_weights, whole_state, whole_tensor
 from alpaca_farm_core.training.config import OptimiserConfig, Schedule
 
 
@@ -57,12 +60,23 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Euclidean norm of all gradients together, a scalar."""
+    """Euclidean norm of all gradients together, those of other processes' shards too; a scalar."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return nn.utils.get_total_norm(gradients)
+    return whole_tensor(nn.utils.get_total_norm(gradients))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, max_norm: float) -> None:
     """Scale gradients of total norm `norm` down to `max_norm`; 0 = disabled."""
     if max_norm:
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+
+
+def training_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Trained weights and moments, for a checkpoint; of a sharded model in one piece, on process 0."""
+    return {"model": whole_state(trained_state(model)), "optimiser": whole_state(optimiser.state_dict())}
+
+
+def restore_training_state(model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take back what `training_state` gave, sharded or not, on however many processes."""
+    load_trained_state(model, spread_weights(state["model"], model))
+    optimiser.load_state_dict(spread_moments(state["optimiser"], optimiser))

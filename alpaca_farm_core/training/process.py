@@ -30,6 +30,7 @@ from alpaca_farm_core.pipeline.stage import Stage, StageContext, StageResult
 from alpaca_farm_core.training.body import run_here, what_to_lower
 from alpaca_farm_core.training.children import end_with_parent
 from alpaca_farm_core.training.messages import read_error, read_result, replay
+from alpaca_farm_core.training.trackers import check_trackers
 
 STOP_SECONDS = 12.0
 """Between SIGTERM and SIGKILL: time for the step to end and its checkpoint to be written."""
@@ -51,6 +52,7 @@ def run_training(stage: Stage, context: StageContext) -> StageResult:
     Raises:
         FarmError: what the stage raises, its deadline, lack of memory, a lost process.
     """
+    check_trackers(context.execution)
     # Processes of an earlier attempt may still be writing their checkpoint, though their caller was killed: the
     # launcher inherits the open lock file, so nobody starts before they have gone.
     with exclusive(context.scratch / "training.lock", lambda holder: context.progress.say(_WAITING)) as lock:

@@ -21,6 +21,7 @@ from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.generation.scoring import reads_eos, score
 from alpaca_farm_core.models.backbone import hidden_states
 from alpaca_farm_core.models.logprobs import TokenScores, logprobs_and_states, response_logprobs
+from alpaca_farm_core.models.sharding import whole_tensor
 from alpaca_farm_core.training.masking import masked_fill_zero
 
 if TYPE_CHECKING:
@@ -57,12 +58,16 @@ class Responses:
 
 
 class MicroBatch(NamedTuple):
-    """Some rows of a rollout, right-padded: which rows, their tensors, and where their responses begin."""
+    """Some rows of a rollout, right-padded: which rows, their tensors, and where their responses begin.
+
+    One that is not `counted` is passed through the model for the sake of other processes only.
+    """
 
     rows: list[int]
     batch: Batch
     starts_B: Tensor
     width: int
+    counted: bool = True
 
     def on_grid(self, values_BT: Tensor, shift: int = 0) -> Tensor:
         """Cut values aligned with the tokens to [B, width]; shift −1 takes those of the position before."""
@@ -80,6 +85,7 @@ class Passes:
         micro_batch_tokens: Tokens of one pass.
         arithmetic: Makes the context of a pass (autocast or nothing).
         padded: Whether padding counts as tokens of a pass; false where rows are packed.
+        passes_of_all: From the passes of this process to those of each, where they must be as many.
     """
 
     device: torch.device
@@ -87,14 +93,19 @@ class Passes:
     micro_batch_tokens: int
     arithmetic: Callable[[], Any]
     padded: bool = True
+    passes_of_all: Callable[[int], int] = int
 
     def micro_batches(self, responses: Responses, rows: Sequence[int] | None = None) -> Iterator[MicroBatch]:
         """Cut (some rows of) a rollout into micro-batches."""
         chosen = list(range(len(responses)) if rows is None else rows)
         units = [[row] for row in chosen] if self.padded else self._by_prompt(responses, chosen)
         lengths = [self._tokens(responses, unit) for unit in units]
-        for group in token_budget_micro_batches(lengths, self.micro_batch_tokens, self.padded):
+        groups = token_budget_micro_batches(lengths, self.micro_batch_tokens, self.padded)
+        idle = self.passes_of_all(len(groups)) - len(groups)
+        for group in groups:
             yield self.micro_batch(responses, [row for index in group for row in units[index]])
+        for _ in range(idle):
+            yield self.micro_batch(responses, [0])._replace(counted=False)
 
     def _by_prompt(self, responses: Responses, rows: Sequence[int]) -> list[list[int]]:
         """Rows of one prompt together, which is then computed once, as many as a pass holds."""
@@ -201,13 +212,17 @@ class Passes:
             for ids, finished in zip(responses.response_ids, responses.finished, strict=True)
         ]
         with self.arithmetic():
-            return score(reward_model, responses.prompt_ids, texts, self.pad_id, self.micro_batch_tokens)
+            return score(
+                reward_model, responses.prompt_ids, texts, self.pad_id, self.micro_batch_tokens, self.passes_of_all
+            )
 
     def _grids(self, responses: Responses, width: int, run: Callable[[MicroBatch], tuple[Tensor, ...]]) -> list[Tensor]:
         """Put what `run` gives for each micro-batch, [B, its width] each, on grids of all responses."""
         grids: list[Tensor] = []
         for part in self.micro_batches(responses):
             found = run(part)
+            if not part.counted:
+                continue
             grids = grids or [torch.zeros(len(responses), width, device=self.device) for _ in found]
             for grid, values in zip(grids, found, strict=True):
                 grid[part.rows, : part.width] = values
@@ -219,12 +234,17 @@ class Sampler:
     """Draws responses from a policy in training.
 
     In bfloat16 it keeps a bfloat16 copy for decoding, refreshed on each call: casting all weights at every
-    decode step, as autocast would, costs more than decoding.
+    decode step, as autocast would, costs more than decoding. Of a policy that will be sharded it keeps a whole copy:
+    processes decode different numbers of tokens, so none may need the others' weights for one.
     """
 
-    def __init__(self, policy: PreTrainedModel, bfloat16: bool, eos_id: int, pad_id: int, batch_size: int) -> None:
+    def __init__(
+        self, policy: PreTrainedModel, bfloat16: bool, eos_id: int, pad_id: int, batch_size: int, sharded: bool = False
+    ) -> None:
         self._policy = policy
-        self._copy: nn.Module | None = copy.deepcopy(policy).bfloat16().eval() if bfloat16 else None
+        self._copy: nn.Module | None = copy.deepcopy(policy).eval() if bfloat16 or sharded else None
+        if self._copy is not None and bfloat16:
+            self._copy.bfloat16()
         self._eos_id, self._pad_id, self._batch_size = eos_id, pad_id, batch_size
 
     def sample(self, prompts: list[list[int]], seeds: list[int], params: SamplingParams) -> Responses:
@@ -243,4 +263,4 @@ class Sampler:
     def _refresh(self) -> None:
         assert self._copy is not None
         for mine, theirs in zip(self._copy.parameters(), self._policy.parameters(), strict=True):
-            mine.copy_(theirs)
+            mine.copy_(whole_tensor(theirs))

@@ -74,9 +74,12 @@ def test_times_and_money_are_outside_of_what_is_compared(finished):
     cost = read_json(made.path / "cost.json")
     assert cost["dpo"]["seconds"] > 0
     assert cost["dpo"]["cost_usd"] == 0
-    assert cost["sft"]["seconds"] == 0  # shared by all
+    assert cost["sft"]["seconds"] == cost["sft"]["cpu_hours"] == 0  # shared by all
+    assert cost["dpo"]["cpu_hours"] > 0
+    assert cost["dpo"]["gpu_hours"] == 0
     page = (made.path / "comparison.html").read_text()
     assert all(name in page for name in METHODS)
+    assert f"{cost['dpo']['cpu_hours']:.4f} CPU-h" in page
     assert "<script" not in page
 
 

@@ -137,9 +137,7 @@ def test_decoding_costs_hardly_more_row_steps_than_tokens(samples):
     batch_size, lengths = 32, geometric_lengths(320, mean=30, most=90)
     prompts = [[3 + row // samples % 5] * (1 + row // samples % 40) for row in range(320)]
     model = UniformModel()
-    generate(
-        model, prompts, list(range(320)), SamplingParams(90), -1, PAD, batch_size, limits=lengths
-    )
+    generate(model, prompts, list(range(320)), SamplingParams(90), -1, PAD, batch_size, limits=lengths)
     needed = sum(lengths) - len(lengths)  # a prefill gives each first token
     assert sum(model.rows) == needed, "rows that are done must leave the batch at once"
     assert len(model.rows) <= 1.45 * needed / batch_size, "free places must be taken by waiting prompts"

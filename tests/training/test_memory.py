@@ -111,6 +111,20 @@ def test_settings_that_save_memory_show_in_the_plan():
     assert smaller.parts["activations"] / larger.parts["activations"] == pytest.approx(512 / 640)
 
 
+def test_each_process_holds_its_share_of_sharded_models_and_the_first_one_whole_in_the_end():
+    eight = CPU.model_copy(update={"device": "cuda", "processes": 8, "parallel": "fsdp"})
+    model = Architecture.from_config(llama(2).to_dict())
+    phases = {"updating": {"weights": 800, "optimiser": 1601, "activations": 30}, "decoding": {"reference": 8}}
+    found = memory.of_each_process(phases, eight, model)
+    at_work = 2 * 4 * (model.embedding + model.block)  # tied: weights and gradients of one embedding and one block
+    parts = {"weights": 100, "optimiser": 201, "activations": 30, "gathered weights": at_work}
+    assert found["updating"] == parts
+    assert found["decoding"] == {"reference": 1, "gathered weights": at_work}
+    whole = {"weights": 100, "optimiser": 201, "gradients": 0, "whole model": 4 * model.parameters}
+    assert found["publishing"] == whole
+    assert memory.of_each_process(phases, eight.model_copy(update={"parallel": "ddp"}), model) == phases
+
+
 def test_a_stage_that_does_not_fit_is_refused_with_what_to_lower(tmp_path):
     config = SFTConfig.build({"seed": 0})
     assert require_memory(SFT, config, CPU, {}, "Lower it.").peak < memory_here(CPU)

@@ -22,6 +22,7 @@ from alpaca_farm_core.evaluation.report import format as words
 from alpaca_farm_core.evaluation.report.charts import Series, Whisker, dot_whisker, line_chart
 from alpaca_farm_core.evaluation.report.named_points import NamedPoint, named_points
 from alpaca_farm_core.evaluation.report.page import page_template
+from alpaca_farm_core.pipeline.device_time import CPU_HOURS, GPU_HOURS, known_hours
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 
 FACTS, TABLE, PAGE, COST = "comparison.json", "comparison.csv", "comparison.html", "cost.json"
@@ -53,8 +54,11 @@ def write_comparison(context: StageContext) -> StageResult:
 
 
 def costs(inputs: Mapping[str, Artifact], config: ComparisonConfig) -> dict[str, dict[str, float]]:
-    """Method → seconds and dollars of what it alone made (shared stages left out), mean over seeds."""
-    totals = {method: {"seconds": 0.0, "cost_usd": 0.0} for method in config.methods}
+    """Method → seconds, hours of GPUs and CPUs, and dollars of what it alone made, mean over seeds.
+
+    Stages that methods share are left out; time is that of making the policy or answers, not of judging them.
+    """
+    totals = {method: dict.fromkeys(("seconds", GPU_HOURS, CPU_HOURS, "cost_usd"), 0.0) for method in config.methods}
     prefixes = ("made", "own", "evaluation", "answers")
     for prefix in prefixes:
         for (_, method), artifact in by_role(inputs, prefix).items():
@@ -62,6 +66,8 @@ def costs(inputs: Mapping[str, Artifact], config: ComparisonConfig) -> dict[str,
             name = method.split(".")[0]
             if prefix in ("made", "own"):
                 totals[name]["seconds"] += float(volatile["seconds"]) / len(config.seeds)
+                for kind, hours in known_hours(volatile).items():
+                    totals[name][kind] += (hours or 0.0) / len(config.seeds)
             totals[name]["cost_usd"] += float(volatile["cost_usd"]) / len(config.seeds)
     return totals
 
@@ -134,5 +140,5 @@ def _curves(facts: Mapping[str, Any]) -> list[Markup]:
 
 @cache
 def _template() -> Template:
-    names = ("number", "fixed", "percent", "share", "interval", "duration", "money")
+    names = ("number", "fixed", "percent", "share", "interval", "duration", "hours", "money")
     return page_template("comparison", {name: getattr(words, name) for name in names})

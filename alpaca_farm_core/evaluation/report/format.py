@@ -6,7 +6,7 @@ In: plain values. Out: short texts, not yet escaped for HTML.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "–"
@@ -75,6 +75,12 @@ def money(dollars: Any) -> str:
     if dollars == 0:
         return "$0"
     return f"${dollars:,.2f}" if dollars >= 0.01 else f"${dollars:.4f}"
+
+
+def hours(row: Mapping[str, Any]) -> str:
+    """`gpu_hours` and `cpu_hours` as `1.25 GPU-h`, `0.0310 CPU-h` or both; what is 0 or unknown is left out."""
+    known = [(row.get(f"{kind.lower()}_hours"), kind) for kind in ("GPU", "CPU")]
+    return " + ".join(f"{value:.{2 if value >= 1 else 4}f} {kind}-h" for value, kind in known if value) or UNKNOWN
 
 
 def setting(value: Any) -> str:

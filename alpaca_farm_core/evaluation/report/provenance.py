@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alpaca_farm_core.artifacts.manifest import Artifact
+from alpaca_farm_core.pipeline.device_time import CPU_HOURS, GPU_HOURS, known_hours
 
 
 def stage_rows(inputs: Mapping[str, Artifact], depths: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def totals(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Sums of time and cost over the rows that know them; None where none does."""
     return {
         key: sum(known) if (known := [row[key] for row in rows if row[key] is not None]) else None
-        for key in ("seconds", "cost_usd")
+        for key in ("seconds", "cost_usd", GPU_HOURS, CPU_HOURS)
     }
 
 
@@ -52,6 +53,7 @@ def _row(role: str, artifact: Artifact) -> dict[str, Any]:
         "seconds": volatile.get("seconds"),
         "timings": {str(key): value for key, value in sorted(volatile.get("timings", {}).items())},
         "cost_usd": volatile.get("cost_usd"),
+        **known_hours(volatile),
         "n_missing": artifact.manifest.n_missing,
         "created": volatile.get("created"),
     }

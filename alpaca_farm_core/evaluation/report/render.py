@@ -47,5 +47,5 @@ def _safe(svg: str | None) -> Markup | None:
 
 @cache
 def _template() -> Template:
-    names = ("number", "fixed", "percent", "share", "interval", "duration", "money", "moment", "setting")
+    names = ("number", "fixed", "percent", "share", "interval", "duration", "hours", "money", "moment", "setting")
     return page_template("report", {name: getattr(words, name) for name in names})

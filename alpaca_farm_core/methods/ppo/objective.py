@@ -43,7 +43,7 @@ class PPO(Plain):
         trained = cast("nn.Module", self.critic or self.value_head)
         self.learners = {
             "policy": setup.policy,
-            "critic": setup.learner(trained, self.config.critic_learning_rate),
+            "critic": setup.learner(trained, self.config.critic_learning_rate, small=self.critic is None),
         }
         # The original pads every response to max_new_tokens, counts the padding, and clips both models together.
         self.clip_together = self.config.paper_compat

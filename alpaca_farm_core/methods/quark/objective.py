@@ -12,6 +12,7 @@ from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.methods.quark.config import QuarkConfig
 from alpaca_farm_core.methods.quark.loss import original_targets, quark_loss
 from alpaca_farm_core.methods.quark.pool import Pool, quantiles
+from alpaca_farm_core.models.backbone import with_parts
 from alpaca_farm_core.models.comparison import Comparison, Head, compare
 from alpaca_farm_core.models.logprobs import head_obstacle
 from alpaca_farm_core.seeding import stable_seed
@@ -44,7 +45,8 @@ class Quark(Plain):
         self.pooled = 0
         tokenizer = cast(Any, setup.loaded.tokenizer)
         self.token_ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in reward_tokens(self.config)]
-        if self.config.kl == "exact":
+        self.reference_parts = self.config.kl == "exact"
+        if self.reference_parts:
             _require_heads(setup)
 
     def shown(self, prompt_ids: list[list[int]]) -> list[list[int]]:
@@ -149,19 +151,23 @@ class PoolObjective:
                 reference_BT = setup.passes.token_scores(reference, plain, config.temperature).logprobs_BT
             kl = kl_estimate(scores.logprobs_BT, reference_BT, "k2")
             return Comparison(scores.logprobs_BT, kl, scores.entropies_BT)
-        states = setup.passes.states(policy, part)
         with torch.no_grad():
             reference_states = setup.passes.states(reference, plain)
-        with setup.passes.arithmetic():
-            return compare(
-                states,
-                cast(Head, policy.get_output_embeddings()),
-                reference_states,
-                cast(Head, reference.get_output_embeddings()),
-                part.on_grid(part.batch.input_ids_BT),
-                mask,
-                config.temperature,
-            )
+
+        def exact() -> Comparison:
+            states = setup.passes.states(policy, part)
+            with setup.passes.arithmetic():
+                return compare(
+                    states,
+                    cast(Head, policy.get_output_embeddings()),
+                    reference_states,
+                    cast(Head, reference.get_output_embeddings()),
+                    part.on_grid(part.batch.input_ids_BT),
+                    mask,
+                    config.temperature,
+                )
+
+        return with_parts(policy, exact)
 
 
 def _require_heads(setup: Setup) -> None:

@@ -23,6 +23,7 @@ from alpaca_farm_core.methods.reward_model.config import RewardModelConfig
 from alpaca_farm_core.methods.reward_model.objective import PairLoss
 from alpaca_farm_core.models.loading import LoadedModel, load_policy, reward_model_from_policy, save_reward_model
 from alpaca_farm_core.models.lora import ADAPTERS, adapt, merged, save_adapters
+from alpaca_farm_core.models.sharding import whole
 from alpaca_farm_core.pipeline.stage import StageContext, StageResult
 from alpaca_farm_core.training.finite import require_finite
 from alpaca_farm_core.training.launch import start_workers
@@ -61,16 +62,16 @@ def train(context: StageContext) -> StageResult:
     run = Supervised.of_stage(context, reward.model, objective, workers, execution)
     steps = run.run()
     # 4. the artifact; held-out rewards are those of the weights as saved
+    model = whole(reward.model)
     if workers.is_main:
-        save_adapters(reward.model, config.lora, context.output / ADAPTERS)
-    reward = replace(reward, model=merged(reward.model))
-    reward.model.to(stored_dtype)
-    objective = PairLoss(reward.model, training, heldout, pad_id, execution.micro_batch_tokens)
-    heldout_json = _heldout_rows(objective, heldout, run.total_steps)
-    if workers.is_main:
+        assert model is not None
+        save_adapters(model, config.lora, context.output / ADAPTERS)
+        reward = replace(reward, model=merged(model))
+        reward.model.to(stored_dtype)
+        objective = PairLoss(reward.model, training, heldout, pad_id, execution.micro_batch_tokens)
+        write_jsonl(context.output / "heldout.jsonl", _heldout_rows(objective, heldout, run.total_steps))
         save_reward_model(reward, context.output)
         write_jsonl(context.output / "metrics.jsonl", steps)
-        write_jsonl(context.output / "heldout.jsonl", heldout_json)
     return StageResult(metrics={**_counts(labels, training, heldout), **run.figures()}, timings=run.timings())
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from alpaca_farm_core.models.lora import load_trained_state, trained_state
 from alpaca_farm_core.training.launch import Workers
 from alpaca_farm_core.training.on_policy.judged import Judged
+from alpaca_farm_core.training.optimiser import restore_training_state, training_state
 from alpaca_farm_core.training.order import permutation
 from alpaca_farm_core.training.rollouts import MicroBatch, Responses
 
@@ -44,12 +44,11 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Trained weights and optimiser, for a checkpoint."""
-        return {"model": trained_state(self.model), "optimiser": self.optimiser.state_dict()}
+        return training_state(self.model, self.optimiser)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` gave."""
-        load_trained_state(self.model, state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        restore_training_state(self.model, self.optimiser, state)
 
 
 class Objective(Protocol):
@@ -88,6 +87,7 @@ class Algorithm(Protocol):
         clip_together: Clip all learners' gradients by their common norm.
         width: Response positions of all grids; 0 = those of the longest response.
         value_head: Of a critic on the policy's own states, whose values come with its log-probabilities.
+        reference_parts: The algorithm itself runs parts of the reference, which must then be whole.
     """
 
     title: str
@@ -95,6 +95,7 @@ class Algorithm(Protocol):
     clip_together: bool
     width: int
     value_head: ValueHead | None
+    reference_parts: bool
 
     @property
     def learners(self) -> Mapping[str, Learner]:
@@ -120,6 +121,7 @@ class Plain:
     clip_together = False
     width = 0
     value_head: ValueHead | None = None
+    reference_parts = False
 
     def shown(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """Return the prompts."""

@@ -51,6 +51,7 @@ class OnPolicy:
 
     def __init__(self, context: StageContext, setup: Setup, algorithm: Algorithm) -> None:
         self._context, self._setup, self._algorithm = context, setup, algorithm
+        setup.shard_frozen(keep_reference=algorithm.reference_parts)
         self._config: OnPolicyConfig = context.config
         config = self._config
         self._prompts_per_step = config.rollout_batch_size // algorithm.group_size
@@ -63,7 +64,7 @@ class OnPolicy:
             )
         self._sampling = SamplingParams(config.max_new_tokens, config.temperature)
         self._checkpointer = Checkpointer(context.scratch / "checkpoints", context.progress.say)
-        self._keeper = Keeper(setup.loaded, setup.stored_dtype, context.output, context.scratch)
+        self._keeper = Keeper(setup.loaded, setup.stored_dtype, context.output, context.scratch, setup.workers.is_main)
         self._controller = (
             AdaptiveKL(config.kl_coef, config.kl_target, config.kl_gain)
             if config.kl_controller == "adaptive"
@@ -135,7 +136,7 @@ class OnPolicy:
         self._note_samples(step, judged, rows)
         row = {"step": step, "learning_rate": rate, "kl_coef": kl_coef, **metrics, **self._evaluation(step)}
         self._rows.append(row)
-        if setup.workers.is_main and config.save_every and step % config.save_every == 0:
+        if config.save_every and step % config.save_every == 0:
             self._keeper.keep_checkpoint(step)
         return row
 
@@ -143,8 +144,8 @@ class OnPolicy:
         """Write the artifact's files and sum up."""
         config, setup = self._config, self._setup
         chosen = self._best[0] if self._best and config.select == "best" else None
+        self._keeper.publish(chosen)
         if setup.workers.is_main:
-            self._keeper.publish(chosen)
             write_jsonl(self._context.output / "metrics.jsonl", self._rows)
             write_jsonl(self._context.output / "rollouts.jsonl", self._samples)
         selected = chosen or self.total_steps
@@ -224,7 +225,7 @@ class OnPolicy:
         require_finite(metrics, step, self._checkpointer.newest_step)
         if self._best is None or metrics["heldout_objective"] > self._best[1]:
             self._best = (step, metrics["heldout_objective"])
-            if self._setup.workers.is_main and self._config.select == "best":
+            if self._config.select == "best":
                 self._keeper.keep_best(step)
         return metrics
 
@@ -245,8 +246,6 @@ class OnPolicy:
         self._samples += sample_rows(step, judged, instructions, self._setup.loaded, self._config.log_rollouts)
 
     def _save(self, step: int) -> None:
-        if not self._setup.workers.is_main:
-            return
         tensors = {name: learner.state() for name, learner in self._algorithm.learners.items()}
         tensors["algorithm"] = dict(self._algorithm.tensors())
         state = {
@@ -256,13 +255,15 @@ class OnPolicy:
             "best": self._best,
             "kl_coef": self._controller.coefficient,
         }
-        self._checkpointer.save(Checkpoint(step, tensors, state))
+        self._checkpointer.save(Checkpoint(step, tensors, state), self._setup.workers)
         self._keeper.prune(self._best[0] if self._best else None)
 
     def _restore(self) -> int:
         """Go back to the newest checkpoint; return the number of steps done."""
-        checkpoint = self._checkpointer.load()
+        checkpoint = self._checkpointer.load(self._setup.workers.rank)
         if checkpoint is None:
+            assert self._config.seed is not None
+            self._setup.workers.seed_dropout(self._config.seed)
             return 0
         state = checkpoint.state
         for name, learner in self._algorithm.learners.items():
@@ -271,8 +272,7 @@ class OnPolicy:
         self._start, self._rows, self._samples = state["start"], list(state["rows"]), list(state["samples"])
         self._best = (int(state["best"][0]), float(state["best"][1])) if state["best"] else None
         self._controller.coefficient = float(state["kl_coef"])
-        if self._setup.workers.is_main:
-            self._keeper.prune(self._best[0] if self._best else None)
+        self._keeper.prune(self._best[0] if self._best else None)
         self._context.progress.say(f"Resuming after step {checkpoint.step} of {self.total_steps}.")
         return checkpoint.step
 

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.data.rows import read_split
 from alpaca_farm_core.data.tokenise import tokenise_prompts
-from alpaca_farm_core.errors import DataError
+from alpaca_farm_core.errors import DataError, ModelError
 from alpaca_farm_core.generation.answers import context_length
 from alpaca_farm_core.models.loading import LoadedModel, load_policy
 from alpaca_farm_core.models.lora import adapt, sharing_weights
 from alpaca_farm_core.models.packing import packing_obstacle
 from alpaca_farm_core.models.recompute import recompute_activations
+from alpaca_farm_core.models.sharding import shard
 from alpaca_farm_core.models.tokens import add_special_tokens
 from alpaca_farm_core.pipeline.stage import StageContext
 from alpaca_farm_core.training.launch import Workers, start_workers
@@ -29,6 +31,7 @@ from alpaca_farm_core.training.on_policy.config import OnPolicyConfig
 from alpaca_farm_core.training.optimiser import build_optimiser
 from alpaca_farm_core.training.rewards.base import Reward
 from alpaca_farm_core.training.rewards.build import Behind, build_reward
+from alpaca_farm_core.training.rewards.model import ModelReward
 from alpaca_farm_core.training.rollouts import Passes, Sampler
 from alpaca_farm_core.types import Instruction, Split
 
@@ -83,9 +86,9 @@ class Setup:
     prompts: Prompts
     heldout: Prompts
 
-    def learner(self, model: nn.Module, learning_rate: float = 0.0) -> Learner:
-        """A further model in training; learning rate 0 = the policy's."""
-        return learner(model, self.config, self.execution, learning_rate)
+    def learner(self, model: nn.Module, learning_rate: float = 0.0, small: bool = False) -> Learner:
+        """A further model in training; learning rate 0 = the policy's. A `small` one is never sharded."""
+        return learner(model, self.config, self.execution, None if small else self.workers.mesh, learning_rate)
 
     def offloaded(self, learners: Iterable[Learner]) -> AbstractContextManager[None]:
         """While learners are updated: reference and reward model wait, where that is asked for."""
@@ -93,6 +96,16 @@ class Setup:
         return offloaded(
             idle if self.execution.offload else [], [learner.model for learner in learners], self.workers.device
         )
+
+    def shard_frozen(self, keep_reference: bool) -> None:
+        """Spread reference and reward model too, where all processes make the same passes over them.
+
+        Not those that something decodes with or runs parts of, nor a reward model that reads texts of its own tokens.
+        """
+        if self.reward_model is not None and not keep_reference:
+            shard(self.reference, self.workers.mesh)
+        if isinstance(self.reward, ModelReward) and self.reward.reads_tokens:
+            shard(self.reward.model, self.workers.mesh)
 
 
 def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool = True) -> Setup:
@@ -110,6 +123,11 @@ def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool =
     """
     config: OnPolicyConfig = context.config
     workers, execution = start_workers(context.execution, config.precision)
+    if workers.mesh is not None and config.lora.rank:
+        raise ModelError(
+            "Adapters of an on-policy method share their frozen base with the reference, which cannot be sharded.",
+            "Set execution.parallel to 'ddp': adapters have few gradients and moments to shard.",
+        )
     start = load_policy(context.inputs["policy"].path, execution)
     stored_dtype = start.model.dtype
     start.model.float()
@@ -117,9 +135,18 @@ def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool =
     policy, tokenizer = loaded.model, cast(Any, loaded.tokenizer)
     pad_id = int(tokenizer.pad_token_id)
     padded = bool(packing_obstacle(policy))
-    passes = Passes(workers.device, pad_id, execution.micro_batch_tokens, workers.arithmetic, padded)
+    passes = Passes(workers.device, pad_id, execution.micro_batch_tokens, workers.arithmetic, padded, workers.passes)
     reward, reward_model = build_reward(
         config.reward, context, Behind(start, reference, passes, workers, execution, config.seed or 0), with_eos
+    )
+    # Before the policy is sharded, as it copies it.
+    sampler = Sampler(
+        policy,
+        config.precision == "bfloat16",
+        int(tokenizer.eos_token_id),
+        pad_id,
+        execution.decode_batch_size,
+        sharded=workers.mesh is not None,
     )
     # A prompt may get one of the tokens on top.
     room = min(config.max_prompt_tokens, context_length(policy) - config.max_new_tokens - bool(tokens))
@@ -130,10 +157,8 @@ def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool =
         reference,
         reward,
         reward_model,
-        learner(policy, config, execution),
-        Sampler(
-            policy, config.precision == "bfloat16", int(tokenizer.eos_token_id), pad_id, execution.decode_batch_size
-        ),
+        learner(policy, config, execution, workers.mesh),
+        sampler,
         passes,
         workers,
         execution,
@@ -148,11 +173,16 @@ def frozen(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def learner(
-    model: nn.Module, config: OnPolicyConfig, execution: ExecutionConfig, learning_rate: float = 0.0
+    model: nn.Module,
+    config: OnPolicyConfig,
+    execution: ExecutionConfig,
+    mesh: DeviceMesh | None,
+    learning_rate: float = 0.0,
 ) -> Learner:
-    """Give a model its optimiser; learning rate 0 = the config's."""
+    """Give a model its optimiser, after sharding it over `mesh`, if any; learning rate 0 = the config's."""
     if execution.activation_checkpointing:
         recompute_activations(model)
+    shard(model, mesh)
     return Learner(model, build_optimiser(model, config, learning_rate), learning_rate or config.learning_rate)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from alpaca_farm_core.training.finite import require_finite
@@ -59,8 +61,9 @@ class Update:
         weight_everywhere = float(self._workers.total(weight))
         sums = dict.fromkeys(self._objective.sums, torch.zeros((), device=self._passes.device))
         for part in self._passes.micro_batches(self._objective.responses, rows):
-            for name, value in self._objective.backward(part, weight_everywhere).items():
-                sums[name] = sums[name] + value.detach()
+            found = self._objective.backward(part, weight_everywhere if part.counted else math.inf)
+            if part.counted:
+                sums = {name: sums[name] + found[name].detach() for name in sums}
         totals = self._workers.total(torch.stack([value.float() for value in sums.values()])) / weight_everywhere
         return dict(zip(sums, totals.tolist(), strict=True))
 

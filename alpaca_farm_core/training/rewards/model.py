@@ -15,6 +15,10 @@ from alpaca_farm_core.training.rollouts import Passes
 class ModelReward:
     """Rewards of a reward model.
 
+    Attributes:
+        model: The reward model.
+        reads_tokens: Whether it reads the policy's tokens.
+
     Args:
         reward: The model with its tokenizer and template.
         policy: The policy whose answers are rewarded; equal vocabularies and templates share tokens.
@@ -33,6 +37,7 @@ class ModelReward:
     ) -> None:
         self._reward, self._passes, self._execution, self._with_eos = reward, passes, execution, with_eos
         self.stats = CallStats()
+        self.model = reward.model
         self.reads_tokens = (
             reward.tokenizer.get_vocab() == policy.tokenizer.get_vocab() and reward.template == policy.template
         )
