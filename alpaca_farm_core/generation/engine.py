@@ -109,6 +109,7 @@ class _Batch:
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
         self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
         self._slots = Slots(slots, params.max_new_tokens, self._device)
+        self._logits_AV = torch.empty(0)
         self._waiting: Read | None = None
         # Grouping rows by length needs a model that hands keywords on to its attention, as packing does.
         self._grouped = self._additive and isinstance(model, PreTrainedModel) and not packing_obstacle(model)
