@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from alpaca_farm_core.generation.cache import make_cache
 from alpaca_farm_core.generation.prefill import Read, Reader
 from alpaca_farm_core.generation.sampling import SamplingParams, draw
 from alpaca_farm_core.generation.slots import Completion, Slots
+from alpaca_farm_core.models.packing import packing_obstacle
+from alpaca_farm_core.models.row_spans import SPANS, RowSpan
 
 __all__ = ["Completion", "generate"]
 
@@ -70,9 +73,9 @@ def generate(
     slots = min(batch_size, len(prompts))
     reader = Reader(model, prompts, pad_id, slots)
     batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots)
-    results: list[Completion | None] = [None] * len(prompts)
+    results: dict[int, Completion] = {}
     news: list[Completion] = []
-    while reader or batch.n:
+    while reader or batch.has_rows:
         if batch.admit(reader) and on_done and news:
             on_done(news)
             news = []
@@ -81,7 +84,7 @@ def generate(
             news.append(completion)
     if on_done and news:
         on_done(news)
-    return [completion for completion in results if completion is not None]
+    return [results[row] for row in range(len(prompts))]
 
 
 class _Batch:
@@ -106,7 +109,11 @@ class _Batch:
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
         self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
         self._slots = Slots(slots, params.max_new_tokens, self._device)
+        self._logits_AV = torch.empty(0)
         self._waiting: Read | None = None
+        # Grouping rows by length needs a model that hands keywords on to its attention, as packing does.
+        self._grouped = self._additive and isinstance(model, PreTrainedModel) and not packing_obstacle(model)
+        self._spans: list[RowSpan] | None = None
         self._mask_AT: Tensor | None = None
         self._steps = 0
 
@@ -114,6 +121,11 @@ class _Batch:
     def n(self) -> int:
         """Rows in the batch."""
         return self._slots.n
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row is being decoded or waits for a place."""
+        return bool(self.n or self._waiting)
 
     def admit(self, reader: Reader) -> bool:
         """Fill the free places with rows that wait, reading on when none does; returns whether prompts were read."""
@@ -177,6 +189,7 @@ class _Batch:
             position_ids=self._slots.lengths_A[:, None],
             past_key_values=self._cache.past,
             use_cache=True,
+            **({SPANS: self._spans} if self._spans else {}),
         )
         self._cache.width += 1
         self._slots.step()
@@ -194,15 +207,18 @@ class _Batch:
         return found
 
     def _fit(self) -> None:
-        """Cut off what no row needs any more, and mask what stands in front of the shorter rows."""
+        """Cut off what no row needs any more, mask what stands in front of shorter rows, and group rows by length."""
         lengths_A = self._slots.lengths_A
         self._cache.trim(int(lengths_A.max()))
         pads_A = self._cache.width - lengths_A
-        self._mask_AT = None
+        self._mask_AT = self._spans = None
         if bool(pads_A.any()):
             columns = torch.arange(self._cache.width + MASK_AHEAD, device=self._device)
             seen_AT = columns[None, :] >= pads_A[:, None]
             self._mask_AT = self._as_added(seen_AT) if self._additive else seen_AT
+            if self._grouped:
+                width, sections = self._cache.width, self._slots.sections()
+                self._spans = [RowSpan(first, end, width - longest) for first, end, longest in sections]
 
     def _as_added(self, seen_AT: Tensor) -> Tensor:
         dtype = self._model.dtype

@@ -1,6 +1,6 @@
 """Decoding beside `generate` of transformers: same weights, prompts and forced lengths, in the same run.
 
-    python -m tests.benchmarks.decoding [--models nano llama18m smollm2] [--quick] [-o decoding.json]
+    python -m tests.benchmarks.decoding [--models nano llama18m smollm2] [--sizes 16 32] [--quick] [-o decoding.json]
 
 Prompts have 10–200 tokens, responses are geometric with a mean of a third of the maximum of 256, at which they are
 cut; draws at temperature 1. Each side is tried with several batch sizes in the first repeat and keeps its best one;
@@ -17,8 +17,8 @@ from typing import Any
 from tests.benchmarks.decode_arm import LONGEST_PROMPT, MAX_NEW_TOKENS, MEAN_TOKENS, SHORTEST_PROMPT
 from tests.benchmarks.frame import HERE, Arm, Result, machine, median, ours, ratio, run, take_turns, write
 
-SIZES = {"ours": (32, 64), "generate": (8, 16, 32, 64)}
-ROWS = {"nano": 192, "llama18m": 128, "smollm2": 96}
+SIZES = {"ours": (32, 64), "generate": (16, 32, 64)}
+ROWS = {"nano": 128, "llama18m": 96, "smollm2": 48}
 SAMPLES = {"samples": 1, "best_of_16": 16}
 TARGETS = {"samples": 2.0, "best_of_16": 3.0}
 
@@ -63,11 +63,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Decoding benchmark.")
     parser.add_argument("--models", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--tasks", nargs="+", choices=SAMPLES, default=list(SAMPLES))
+    parser.add_argument("--sizes", nargs="+", type=int, help="batch sizes to try on both sides")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a quarter of the rows, one size, one repeat")
     parser.add_argument("-o", "--out", type=Path, default=HERE / "decoding.json")
     options = parser.parse_args()
-    sizes = {"ours": (32,), "generate": (32,)} if options.quick else SIZES
+    wanted = tuple(options.sizes or ()) or ((32,) if options.quick else ())
+    sizes = {side: wanted or tried for side, tried in SIZES.items()}
     command = "python -m tests.benchmarks.decoding" + (" --quick" if options.quick else "")
     about = {
         **machine(command),
