@@ -11,8 +11,9 @@ starts on both sides. `bare` is the limit: see `train_bare`.
 
 PPO tables (peer: TRL 1.12, the last with a PPOTrainer). `ppo`: answers end at every token with the same chance, mean
 a third of the maximum; `ppo_max`: none ends. Same episodes, epochs, optimiser steps and decode batch; TRL's
-micro-batch is the best of PPO_MICRO_BATCHES (tried before the first repeat where there are several). Both sides sample for themselves, so
-mean lengths differ by chance; they are in the results. `bare` has the same passes over the same lengths as ours.
+micro-batch is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are several. Both sides sample
+for themselves, so mean lengths differ by chance; they are in the results. `bare` has the same passes over the same
+lengths as ours, and ours' own seconds of sampling.
 """
 
 from __future__ import annotations
