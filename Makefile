@@ -41,9 +41,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.slow bench-peers
 	$(BENCH_TRAINING) --worlds llama14m smollm2 --repeats 3
+	$(VENV)/bin/python -m tests.benchmarks.decoding
 	$(VENV)/bin/python -m tests.benchmarks.picture
 
-bench-quick: $(VENV)/.slow bench-peers
+bench-quick: $(VENV)/.run bench-peers
 	$(BENCH_TRAINING) --worlds nano --repeats 1 -o $(BENCH)/quick.json
 	$(VENV)/bin/python -m tests.benchmarks.picture $(BENCH)/quick.json -o $(BENCH)/quick.svg
 
