@@ -44,7 +44,7 @@ bench: $(VENV)/.slow bench-peers
 	$(VENV)/bin/python -m tests.benchmarks.decoding
 	$(VENV)/bin/python -m tests.benchmarks.picture
 
-bench-quick: $(VENV)/.slow bench-peers
+bench-quick: $(VENV)/.run bench-peers
 	$(BENCH_TRAINING) --worlds nano --repeats 1 -o $(BENCH)/quick.json
 	$(VENV)/bin/python -m tests.benchmarks.decoding --models nano --quick -o $(BENCH)/quick.json
 	$(VENV)/bin/python -m tests.benchmarks.picture $(BENCH)/quick.json -o $(BENCH)/quick.svg

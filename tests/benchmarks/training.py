@@ -11,8 +11,9 @@ starts on both sides. `bare` is the limit: see `train_bare`.
 
 PPO tables (peer: TRL 1.12, the last with a PPOTrainer). `ppo`: answers end at every token with the same chance, mean
 a third of the maximum; `ppo_max`: none ends. Same episodes, epochs, optimiser steps and decode batch; TRL's
-micro-batch is the best of PPO_MICRO_BATCHES (measured in the first repeat). Both sides sample for themselves, so
-mean lengths differ by chance; they are in the results. `bare` has the same passes over the same lengths as ours.
+micro-batch is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are several. Both sides sample
+for themselves, so mean lengths differ by chance; they are in the results. `bare` has the same passes over the same
+lengths as ours, and ours' own seconds of sampling.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SUPERVISED, ON_POLICY = ("sft", "reward", "dpo"), ("ppo", "ppo_max")
 BATCH, MICRO_BATCH = 16, 8
 ROWS = {"nano": 64, "llama14m": 48, "smollm2": 16}
 EPISODES = {"nano": 32, "llama14m": 32, "smollm2": 8}
-PPO_MICRO_BATCHES = {"nano": (8, 16), "llama14m": (8, 16), "smollm2": (4, 8)}
+PPO_MICRO_BATCHES = {"nano": (8,), "llama14m": (8,), "smollm2": (4,)}
 TUNED: dict[str, dict[str, Any]] = {
     "sft": {"trl_padding_free": True},
     "reward": {"trl_train_sampling_strategy": "group_by_length"},
@@ -89,8 +90,8 @@ def on_policy(table: str, job: Mapping[str, Any], python: Path, repeats: int) ->
     """One PPO table: TRL's best micro-batch, then turns; then bare passes over the lengths that ours had."""
     trl = peer(python, "train_trl.py")
     sizes = PPO_MICRO_BATCHES[Path(job["world"]).name]
-    tried = {size: run(Arm(f"trl, {size} rows", trl, {**job, "micro_batch": size})) for size in sizes}
-    best = max(sizes, key=lambda size: tried[size]["episodes_per_s"])
+    tried = {size: run(Arm(f"trl, {size} rows", trl, {**job, "micro_batch": size})) for size in sizes[1:] and sizes}
+    best = max(sizes, key=lambda size: tried[size]["episodes_per_s"]) if tried else sizes[0]
     arms = [Arm("ours", ours("train_ours"), job), Arm("trl", trl, {**job, "micro_batch": best})]
     results = take_turns(arms, repeats)
     for result in results["ours"]:

@@ -36,7 +36,7 @@ LLAMAS = {
 }  # fmt: skip
 NAMES = (*LLAMAS, "smollm2")
 TEMPLATE = {"with_input": "{instruction} {input}", "without_input": "{instruction}"}
-MAX_NEW_TOKENS = {"nano": 96, "llama14m": 96, "smollm2": 48}
+MAX_NEW_TOKENS = {"nano": 96, "llama14m": 192, "smollm2": 48}
 N_ROWS = 512
 _EOS_CONSTANT = 4.0
 """Value of the first coordinate of every token's embedding: what the EOS row of the head reads."""
