@@ -3,17 +3,21 @@
 In: keys relative to the URL. Out: bytes, listings, files. The one conditional write is `put_if_absent`,
 which every fsspec backend with an exclusive create offers (on S3 `If-None-Match: *`); all that must happen
 once is built on it. Large files are parts of their own, so an upload goes on where it was cut off.
-Knows nothing of artifacts.
+A bucket that has answered before may be out of reach for a while. Knows nothing of artifacts.
 """
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import random
 import re
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,13 @@ from alpaca_farm_core.errors import ArtifactDamagedError, StoreError
 PART_BYTES = 64 * 2**20
 """Larger files are stored as parts of this size; a cut-off upload repeats at most one of them."""
 
+OUTAGE_SECONDS = 120.0
+"""A call waits so long for a bucket that is out of reach, trying again more and more seldom; the next do not wait."""
+
+_FIRST_PAUSE, _LAST_PAUSE = 0.5, 15.0
+_SERVER_ERRORS = (errno.EBUSY, errno.EREMOTEIO)  # 503 and 500, as s3fs tells them
+_OUT_OF_REACH = re.compile(r"(Connect|Connection|Timeout|Disconnected|HTTPClient|TransportError|ServiceUnavailable)")
+_LIBRARIES = re.compile(r"(botocore|aiohttp|google|azure|gcsfs)\.")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az"}
 
 
@@ -53,45 +64,50 @@ class Bucket:
         except ValueError as error:
             raise StoreError(f"'{url}' is no place for a store: {error}.", "Use a folder or an s3:// URL.") from None
         self._root = self._fs._strip_protocol(self.url)
+        self._answered = False
 
     def read(self, key: str) -> bytes | None:
         """Content of an object; None when there is none."""
-        with self._readable_errors():
-            try:
-                return bytes(self._fs.cat_file(self._path(key)))
-            except FileNotFoundError:
-                return None
+        try:
+            return bytes(self._patiently(lambda: self._fs.cat_file(self._path(key)), FileNotFoundError))
+        except FileNotFoundError:
+            return None
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, whether or not there is one."""
-        with self._readable_errors():
-            self._fs.pipe_file(self._path(key), content)
+        self._patiently(lambda: self._fs.pipe_file(self._path(key), content))
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Write an object unless there is one; tell whether it was written. Of many callers one succeeds."""
-        with self._readable_errors():
-            try:
-                self._fs.pipe_file(self._path(key), content, mode="create")
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if "ConditionalRequestConflict" in str(error) or "PreconditionFailed" in str(error):
-                    return False  # another writer of the same key is ahead
-                raise
+        """Write an object unless there is one; tell whether it was written. Of many callers one succeeds.
+
+        Callers that could meet must write different contents.
+        """
+        if self._patiently(lambda: self._created(key, content)):
+            return True
+        return self.read(key) == content  # ours all the same, where the answer to an earlier try was lost
+
+    def _created(self, key: str, content: bytes) -> bool:
+        try:
+            self._fs.pipe_file(self._path(key), content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if "ConditionalRequestConflict" in str(error) or "PreconditionFailed" in str(error):
+                return False  # another writer of the same key is ahead
+            raise
         return True
 
     def list(self, prefix: str) -> dict[str, int]:
         """Key → size in bytes of all objects whose key begins with the folder `prefix`."""
-        with self._readable_errors():
-            found = self._fs.find(self._path(prefix), detail=True)
+        found = self._patiently(lambda: self._fs.find(self._path(prefix), detail=True))
         start = len(self._root) + 1
         return {path[start:]: int(entry["size"]) for path, entry in sorted(found.items()) if path[start:]}
 
     def delete(self, prefix: str) -> None:
         """Remove an object, or all below a folder."""
-        with self._readable_errors():
-            for key in self.list(prefix):
-                self._fs.rm_file(self._path(key))
+        for key in self.list(prefix):
+            with suppress(FileNotFoundError):  # somebody else, or an earlier try
+                self._patiently(partial(self._fs.rm_file, self._path(key)), FileNotFoundError)
 
     # Files -------------------------------------------------------------------------------------
 
@@ -134,24 +150,66 @@ class Bucket:
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}" if key else str(self._root)
 
+    def _patiently(self, action: Callable[[], Any], *told: type[Exception]) -> Any:
+        """Do something, again and again while a bucket that has answered before is out of reach.
+
+        Args:
+            action: May be done more than once.
+            told: Errors that are the caller's to handle.
+
+        Raises:
+            StoreError: it cannot be done; transient where the bucket is out of reach.
+        """
+        until, pause = time.monotonic() + OUTAGE_SECONDS, _FIRST_PAUSE
+        while True:
+            try:
+                with self._readable_errors(told):
+                    result = action()
+            except StoreError as error:
+                if error.transient and self._answered and time.monotonic() + pause < until:
+                    time.sleep(pause * random.uniform(0.5, 1.0))
+                    pause = min(2 * pause, _LAST_PAUSE)
+                    continue
+                self._answered = self._answered and not error.transient
+                raise
+            self._answered = True
+            return result
+
     @contextmanager
-    def _readable_errors(self) -> Iterator[None]:
+    def _readable_errors(self, told: tuple[type[Exception], ...]) -> Iterator[None]:
         try:
             yield
-        except (StoreError, FileExistsError):
+        except told:
             raise
-        except OSError as error:
-            raise StoreError(
-                f"The store {self.url} cannot be used: {error or type(error).__name__}.",
-                "Check network, credentials and that the bucket exists; finished work is kept.",
-            ) from error
         except Exception as error:
-            if not re.match(r"(botocore|aiohttp|google|azure|gcsfs)\.", type(error).__module__ + "."):
+            lost = _is_out_of_reach(error)
+            ours = isinstance(error, OSError) or _LIBRARIES.match(f"{type(error).__module__}.")
+            if isinstance(error, StoreError) or not (ours or lost):
                 raise
-            raise StoreError(
-                f"The store {self.url} cannot be used: {error}.",
-                "Check network, credentials and endpoint, and run the same again; finished work is kept.",
-            ) from error
+            raise self._unusable(error, lost) from error
+
+    def _unusable(self, error: Exception, lost: bool) -> StoreError:
+        told = StoreError(
+            f"The store {self.url} {'is out of reach' if lost else 'cannot be used'}: {error or type(error).__name__}.",
+            "Check the network and the endpoint, and run the same again; finished work and checkpoints are kept."
+            if lost
+            else "Check credentials and that the bucket exists, and run the same again; finished work is kept.",
+        )
+        told.transient = lost
+        return told
+
+
+def _is_out_of_reach(error: BaseException | None) -> bool:
+    """Tell whether the bucket did not answer, or answered that it cannot just now (500, 503)."""
+    while error is not None:
+        if isinstance(error, ConnectionError | TimeoutError):
+            return True
+        if isinstance(error, OSError) and error.errno in _SERVER_ERRORS:
+            return True
+        if _LIBRARIES.match(f"{type(error).__module__}.") and _OUT_OF_REACH.search(type(error).__name__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def as_json(value: Any) -> bytes:
