@@ -24,8 +24,10 @@ CACHE_BLOCK = 64
 """Positions by which a key/value cache grows."""
 LIBRARIES = 420 * 2**20
 """Resident memory of a process that has imported torch and transformers (CPU build)."""
-RUNTIME = 60 * 2**20
+RUNTIME = 40 * 2**20
 """What kernels, threads, tokenizer, rows and Python's own objects take besides, in the runs of the benchmark."""
+RESPONSE_SHARE = 0.5
+"""Part of a row's tokens that are its response and go through the head, where no setting bounds them."""
 
 PROMPT_TOKENS = 128
 """Tokens of a prompt where no setting bounds them."""
@@ -178,10 +180,10 @@ def supervised_memory(
         **_process(execution),
         "weights": weights + (trained if config.lora.rank else 0),
         "optimiser": 2 * trained,
-        **_gradients(model, trained, config.lora, lm_head),
+        "gradients": trained,
         "activations": activations(model, tokens, config.precision, execution.activation_checkpointing)
         + cast_weights(model, config.precision),
-        "logits": logits(model, tokens) if lm_head else 0,
+        **_head(model, round(RESPONSE_SHARE * tokens) if lm_head else 0, config.lora),
     }
     return MemoryPlan.largest(of_each_process({"updating": updating}, execution, model))
 
@@ -221,11 +223,11 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
     phases = {
         "decoding": held | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size),
         "updating": updating
-        | _gradients(policy, trained + critics, lora)
+        | _head(policy, min(tokens, per_process * config.max_new_tokens), lora)
         | {
+            "gradients": trained + critics,
             "activations": activations(policy, tokens, config.precision, execution.activation_checkpointing)
             + cast_weights(policy, config.precision),
-            "logits": logits(policy, min(tokens, per_process * config.max_new_tokens)),
         },
     }
     return MemoryPlan.largest(of_each_process(phases, execution, policy))
@@ -264,7 +266,7 @@ def _process(execution: ExecutionConfig) -> dict[str, int]:
     return {} if execution.device.startswith("cuda") else {"libraries": LIBRARIES + RUNTIME}
 
 
-def _gradients(model: Architecture, trained: int, lora: LoraConfig, lm_head: bool = True) -> dict[str, int]:
-    """All of them, and those of the embeddings in the making: each use of the matrix has one, until they are added."""
-    making = 0 if lora.rank else FLOAT32 * model.embedding * (2 if model.tied and lm_head else 1)
-    return {"gradients": trained + making}
+def _head(model: Architecture, positions: int, lora: LoraConfig) -> dict[str, int]:
+    """Logits of a chunk; or, later, the embeddings' gradients: each use of the matrix has one until they are added."""
+    making = 0 if lora.rank else FLOAT32 * model.embedding * (2 if model.tied and positions else 1)
+    return {"logits": max(logits(model, positions), making)}

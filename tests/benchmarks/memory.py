@@ -36,7 +36,7 @@ SMALL = {
     "dataset.meadow.n_val": 16, "dataset.meadow.n_eval": 16, "sft.epochs": 1, "sft.batch_size": 16,
     "sft.n_samples": 0, "dpo.n_samples": 0, "sample.max_new_tokens": 48, "reward_model.batch_size": 8,
     "reward_model.eval_size": 8, "dpo.batch_size": 8, "dpo.eval_size": 8, "ppo.steps": 2,
-    "ppo.rollout_batch_size": 32, "ppo.minibatch_size": 16, "ppo.eval_prompts": 8, "ppo.save_every": 0,
+    "ppo.rollout_batch_size": 16, "ppo.minibatch_size": 16, "ppo.eval_prompts": 8, "ppo.save_every": 0,
     "ppo.eval_every": 0, "ppo.unfinished_penalty": None, "execution.own_process": "always", "execution.device": "cpu",
     "execution.threads": 1,
 }  # fmt: skip
