@@ -105,6 +105,12 @@ class BudgetReachedError(AnnotationError):
     exit_code = 3
 
 
+class ServerAwayError(FarmError, ConnectionError):
+    """Prefect's server does not answer; what was finished is kept."""
+
+    transient = True
+
+
 class RegressionError(FarmError, RuntimeError):
     """A model fell, or the judge drifted, by more than the settings allow; everything was measured and noted."""
 

@@ -25,7 +25,7 @@ from flows.preflight import preflight
 from flows.trust import FormLimits
 from tasks.cluster import cluster_of
 from tasks.runner import TaskRunner
-from tasks.show import artifact_key, escaped
+from tasks.show import artifact_key, escaped, only_shown
 
 PresetName = Literal["meadow", "meadow-stress", "smollm2", "alpaca-7b", "qwen3-0.6b"]
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def launch(
 def _show_problem(flow: str, error: FarmError, resume: str) -> None:
     """Say on the run page what went wrong, where people look first."""
     text = f"**{escaped(error.headline)}**\n\n{escaped(error.next_action)}\n\nResume: Retry this run, or `{resume}`"
-    create_markdown_artifact(text, key=artifact_key(flow, "problem"), description="What stopped the run")
+    with only_shown("What stopped the run"):
+        create_markdown_artifact(text, key=artifact_key(flow, "problem"), description="What stopped the run")
 
 
 def resume_command(

@@ -8,10 +8,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.logging import get_run_logger
 
 from alpaca_farm_core.artifacts.files import read_json, read_jsonl
 from alpaca_farm_core.artifacts.manifest import Artifact
@@ -36,11 +39,25 @@ def escaped(text: str) -> str:
     return html.escape(cut).replace("|", "&#124;").replace("`", "&#96;").replace("\n", "<br>")
 
 
+@contextmanager
+def only_shown(what: str) -> Iterator[None]:
+    """Around what is for people's eyes alone: a server that is away is a warning, and the run goes on."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        get_run_logger().warning("%s could not be shown (%s); the run goes on.", what, error or type(error).__name__)
+
+
 def show_artifact(artifact: Artifact, name: str) -> None:
     """Show one artifact: a summary always, pictures and tables where its kind has them.
 
     Their keys start with kind and name, as the artifact's reference does: one name has several kinds of artifacts.
     """
+    with only_shown(artifact.reference):
+        _show(artifact, name)
+
+
+def _show(artifact: Artifact, name: str) -> None:
     key = artifact_key(artifact.kind, name)
     create_markdown_artifact(_summary(artifact), key=artifact_key(key, "summary"), description=artifact.reference)
     for title, picture in _pictures(artifact).items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alpaca_farm_core.errors import RegressionError
+from alpaca_farm_core.errors import RegressionError, ServerAwayError
 from flows.cli.options import (
     composition_options,
     json_option,
@@ -166,6 +166,7 @@ def _run_flow(
     from flows.cli.console import TerminalDisplay
 
     with console.status("Starting Prefect …"):
+        import httpx
         from prefect.settings import get_current_settings
 
         from flows.rlhf import FLOWS
@@ -187,6 +188,12 @@ def _run_flow(
                 return_state=True,
                 **options,
             )
+        except httpx.TransportError as error:
+            raise ServerAwayError(
+                f"Prefect's server at {get_current_settings().api.url} does not answer any more: {error}.",
+                "Finished stages and checkpoints are kept. See that the server runs and that the network is up, then "
+                "run the same command again; without PREFECT_API_URL it starts a server of its own.",
+            ) from error
         finally:
             current_display.reset(token)
     made: dict[str, Any] = state.result()
