@@ -32,7 +32,8 @@ READ_TOKENS = 8192
 SHRINK_SHARE = 0.25
 """Caches that are copied whole to drop a row are when at least this share of the rows is done."""
 LOOK_EVERY_ON_CPU, LOOK_EVERY_ELSEWHERE = 1, 8
-"""Steps between two looks at what is finished: free on a CPU, a stall of the queue on a GPU."""
+"""Steps between two looks at what is finished: free on a CPU, a stall of the queue on a GPU. The tests run both on a
+CPU; on a GPU this engine has not been timed."""
 MASK_AHEAD = 64
 """Columns of a mask ahead of the position it is made at."""
 
