@@ -175,7 +175,7 @@ def supervised_memory(
         config: An `AdaptableConfig`.
         execution: As the training process follows it: `device` is not "auto".
         model: What is trained.
-        row_tokens: Of the longest row (both sides, for pairs); 0 = not known.
+        row_tokens: Of the longest row; 0 = not known. Of a pair the limit of one side: both reach it in no real data.
         lm_head: Whether the loss is of tokens; otherwise of rewards.
     """
     tokens = micro_batch_tokens(execution, config.batch_size, row_tokens)
