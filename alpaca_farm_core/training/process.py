@@ -40,6 +40,8 @@ DEADLINE_GRACE_SECONDS = 300.0
 
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 _CHILD = "alpaca_farm_core.training.child"
+# oneDNN keeps 1,024 compiled kernels by default: with lengths that never repeat, hundreds of megabytes for nothing.
+_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 _LINES_PER_PERIOD, _PERIOD_SECONDS = 10, 10.0
 _LINES_SHOWN = 20
 _WAITING = "waiting for processes of an earlier attempt to write their checkpoint and end"
@@ -134,7 +136,7 @@ def _environment(execution: ExecutionConfig) -> dict[str, str]:
     # Where this package is imported from must be the same there, installed or not.
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, **told, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**_KERNELS, **os.environ, **told, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 class Output:

@@ -13,9 +13,11 @@ from alpaca_farm_core.methods.sft.config import SFTConfig
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
 from alpaca_farm_core.models import logprobs
 from alpaca_farm_core.models.architecture import Architecture
+from alpaca_farm_core.models.backbone import plain_hidden_states
 from alpaca_farm_core.models.config import LoraConfig
 from alpaca_farm_core.models.lora import adapt
-from alpaca_farm_core.training import launch, memory
+from alpaca_farm_core.models.packing import packed_hidden_states
+from alpaca_farm_core.training import memory
 from alpaca_farm_core.training.room import memory_here, memory_plan, require_memory
 
 SIZES = {
@@ -29,7 +31,7 @@ def llama(layers):
     return LlamaConfig(**SIZES, num_hidden_layers=layers)
 
 
-def kept(layers, tokens, bfloat16):
+def kept(layers, tokens, bfloat16, packed):
     """Bytes that autograd keeps of a backbone's pass over 4 rows, weights and their casts aside."""
     model = AutoModelForCausalLM.from_config(llama(layers), attn_implementation="sdpa").eval()
     shapes = {tuple(parameter.shape) for parameter in model.parameters()}
@@ -41,20 +43,22 @@ def kept(layers, tokens, bfloat16):
             found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    ids = torch.zeros(4, tokens // 4, dtype=torch.long)
+    ids = torch.arange(tokens).view(4, -1)
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        run = packed_hidden_states if packed else plain_hidden_states
+        output = run(model.model, ids, torch.ones_like(ids))
     del output
     return sum(found.values())
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_of_a_block_are_what_autograd_keeps(precision):
+def test_activations_of_a_block_are_what_autograd_keeps(precision, packed):
     tokens = 120
-    measured = kept(3, tokens, precision == "bfloat16") - kept(2, tokens, precision == "bfloat16")
+    measured = kept(3, tokens, precision == "bfloat16", packed) - kept(2, tokens, precision == "bfloat16", packed)
     three, two = (
-        memory.activations(Architecture.from_config(llama(n).to_dict()), tokens, precision, recomputed=False)
+        memory.activations(Architecture.from_config(llama(n).to_dict()), tokens, precision, False, packed)
         for n in (3, 2)
     )
     assert three - two == pytest.approx(measured, rel=0.02)
@@ -62,7 +66,6 @@ def test_activations_of_a_block_are_what_autograd_keeps(precision):
 
 def test_constants_are_those_of_the_code():
     assert memory.CHUNK_LOGITS == logprobs.CHUNK_LOGITS
-    assert memory.CPU_TOKENS == launch.CPU_TOKENS
     assert memory.CACHE_BLOCK == cache.BLOCK
 
 
@@ -106,9 +109,9 @@ def test_settings_that_save_memory_show_in_the_plan():
     assert again.parts["activations"] < plain.parts["activations"]
     gpu, _ = plan(CPU.model_copy(update={"device": "cuda", "offload": True}))
     assert not {"reference", "reward model", "libraries"} & set(gpu.parts)
-    smaller, _ = plan(CPU.model_copy(update={"micro_batch_tokens": 512}), max_prompt_tokens=20, max_new_tokens=20)
-    larger, _ = plan(max_prompt_tokens=20, max_new_tokens=20)  # 16 rows of 40 tokens
-    assert smaller.parts["activations"] / larger.parts["activations"] == pytest.approx(512 / 640)
+    smaller, _ = plan(CPU.model_copy(update={"micro_batch_tokens": 256}), max_prompt_tokens=20, max_new_tokens=20)
+    larger, _ = plan(max_prompt_tokens=20, max_new_tokens=20)  # 640 tokens in rows; a CPU takes 512
+    assert smaller.parts["activations"] / larger.parts["activations"] == pytest.approx(256 / 512)
 
 
 def test_each_process_holds_its_share_of_sharded_models_and_the_first_one_whole_in_the_end():

@@ -1,12 +1,18 @@
 """Settings that save memory: activation checkpointing and offload change no result."""
 
+import platform
+import resource
+from pathlib import Path
+
 import pytest
 import torch
 
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.models.config import LoraConfig
 from alpaca_farm_core.models.lora import adapt, sharing_weights
+from alpaca_farm_core.training.heap import return_free_memory
 from alpaca_farm_core.training.offload import offloaded, own_tensors
+from alpaca_farm_core.training.process import _environment
 from tests.methods import toy
 
 SAVING = toy.EXECUTION.model_copy(update={"activation_checkpointing": True, "offload": True})
@@ -50,3 +56,25 @@ def test_what_waits_is_what_nobody_at_work_shares():
     before = [tensor.data_ptr() for tensor in waiting]
     with offloaded([reference, reward], [policy], torch.device("cpu")):
         assert [tensor.data_ptr() for tensor in waiting] == before
+
+
+def test_a_training_process_keeps_few_compiled_kernels_unless_told_otherwise(monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    assert _environment(toy.EXECUTION)[name] == "64"
+    monkeypatch.setenv(name, "7")
+    assert _environment(toy.EXECUTION)[name] == "7"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_goes_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    blocks = [bytearray(b"x" * 65536) for _ in range(4000)]  # too small to be mapped one by one
+    last = bytearray(b"x" * 65536)  # the heap cannot shrink from its end
+    full = resident()
+    del blocks
+    return_free_memory()
+    assert full - resident() > 200e6
+    assert last

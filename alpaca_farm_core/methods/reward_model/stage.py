@@ -22,7 +22,7 @@ STAGE = Stage(
     run=_run,
     trains=True,
     memory=lambda config, execution, models: supervised_memory(
-        config, execution, models["policy"], 2 * config.max_length, lm_head=False
+        config, execution, models["policy"], config.max_length, lm_head=False
     ),
     summary="Learn a reward from preferences.",
 )
