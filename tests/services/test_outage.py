@@ -27,7 +27,8 @@ def start(folder, line, **environment):
     settings = {**TINY, "sft.epochs": 60, "execution.threads": 1, "execution.checkpoint_seconds": 0}
     (folder / "tiny.yaml").write_text(json.dumps(settings))
     return subprocess.Popen(
-        [sys.executable, "-c", "import tasks.progress as p; p._UPDATE_SECONDS = 0.0; from flows.cli.main import main; main()",
+        [sys.executable, "-c",
+         "import tasks.progress as p; p._UPDATE_SECONDS = 0.0; from flows.cli.main import main; main()",
          "run", "sft", "--config", "tiny.yaml", "--store", "store"],
         cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={

@@ -3,7 +3,8 @@ import torch
 
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import ModelError
-from alpaca_farm_core.training.launch import CPU_TOKENS, start_workers
+from alpaca_farm_core.training.launch import start_workers
+from alpaca_farm_core.training.memory import CPU_TOKENS
 
 
 def test_one_process_does_everything_itself():
