@@ -39,9 +39,9 @@ def machine(tmp_path, monkeypatch):
 
 
 def granted(cache):
-    """The newest table, in the order in which machines came."""
+    """The grants of the newest table, the smallest first."""
     bucket = Bucket(json.loads((cache.folder / "store.json").read_text())["url"])
-    return list(json.loads(bucket.read(max(bucket.list("budgets"))))["grants"].values())
+    return sorted(json.loads(bucket.read(max(bucket.list("budgets"))))["grants"].values())
 
 
 def hold(cache, amount, budget):

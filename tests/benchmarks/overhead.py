@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from alpaca_farm_core.artifacts.store import Store
@@ -132,6 +133,10 @@ def waiting_cost(count: int, server: Service, environment: dict[str, str]) -> di
     """Processor seconds per minute of runs that wait for a slot, of runs that sleep, and of the server meanwhile."""
     command = [sys.executable, "-m", "prefect", "gcl", "create", TRAINING_LIMIT, "--limit", "1"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
+    # A limit whose slot has been held for ten minutes: by how long they are held, the server says when to ask again.
+    for change, told in (("increment", {}), ("decrement", {"occupancy_seconds": 600.0})):
+        body = {"names": [TRAINING_LIMIT], "slots": 1, **told}
+        httpx.post(f"{environment['PREFECT_API_URL']}/v2/concurrency_limits/{change}", json=body).raise_for_status()
     process = psutil.Process(server.process.pid)
     _, server_alone = per_minute([], process)
     with queue(count, "", environment) as runs:

@@ -12,6 +12,12 @@ from tests.outage import Line
 from tests.services.farm import wait_for
 from tests.tiny import TINY
 
+_AT_EACH_STEP = """
+import tasks.progress
+tasks.progress._UPDATE_SECONDS = 0.0
+from flows.cli.main import main
+main()
+"""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -27,9 +33,7 @@ def start(folder, line, **environment):
     settings = {**TINY, "sft.epochs": 60, "execution.threads": 1, "execution.checkpoint_seconds": 0}
     (folder / "tiny.yaml").write_text(json.dumps(settings))
     return subprocess.Popen(
-        [sys.executable, "-c",
-         "import tasks.progress as p; p._UPDATE_SECONDS = 0.0; from flows.cli.main import main; main()",
-         "run", "sft", "--config", "tiny.yaml", "--store", "store"],
+        [sys.executable, "-c", _AT_EACH_STEP, "run", "sft", "--config", "tiny.yaml", "--store", "store"],
         cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={
             **os.environ, "PYTHONPATH": os.getcwd(), "PREFECT_API_URL": f"http://127.0.0.1:{line.port}/api",
