@@ -32,7 +32,8 @@ def measure(model: str, task: str, rows: int, sizes: dict[str, tuple[int, ...]],
 
     tried = [arm(side, size) for side in sizes for size in sizes[side]]
     first = take_turns(tried, 1)
-    best = {side: max(sizes[side], key=lambda size: first[arm(side, size).name][0]["samples_per_s"]) for side in sizes}
+    speeds = {side: {size: first[arm(side, size).name][0]["samples_per_s"] for size in sizes[side]} for side in sizes}
+    best = {side: _best(speeds[side]) for side in sizes}
     later = take_turns([arm(side, best[side]) for side in reversed(sizes)], repeats - 1)
     results: dict[str, list[Result]] = {
         side: [*first[arm(side, size).name], *later[arm(side, size).name]] for side, size in best.items()
@@ -56,6 +57,11 @@ def measure(model: str, task: str, rows: int, sizes: dict[str, tuple[int, ...]],
         "tried": {name: runs[0]["samples_per_s"] for name, runs in first.items()},
         "rows": rows,
     }
+
+
+def _best(speeds: dict[int, float]) -> int:
+    """The smallest batch within 3 % of the best speed: beyond that, more rows are only more memory."""
+    return min(size for size, speed in speeds.items() if speed >= 0.97 * max(speeds.values()))
 
 
 def main() -> None:
