@@ -134,6 +134,7 @@ def on_policy(study: Study, stage: Stage, **more: Any) -> Artifact:
         "epochs": job["epochs"], "max_prompt_tokens": 160, "max_new_tokens": job["max_new_tokens"], "kl_coef": 0.05,
         "learning_rate": 1e-6, "schedule": "constant", "warmup_steps": 0, "precision": job["precision"],
         "eval_prompts": 1, "eval_every": 0, "save_every": 0, "log_rollouts_every": 0, "select": "last", **more,
+        **job.get("settings", {}),
     }  # fmt: skip
     inputs = {
         "policy": study.given(POLICY, job["policy"]),
