@@ -61,7 +61,8 @@ def test_what_became_of_a_lost_worker_is_raised():
 @contextmanager
 def nothing_left_behind():
     yield
-    alive = [child for child in psutil.Process().children(recursive=True) if "dask" in " ".join(child.cmdline())]
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    alive = [command for command in commands if "spawn_main" in command or "raylet" in command]  # workers
     assert alive == []
 
 

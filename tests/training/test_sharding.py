@@ -84,6 +84,7 @@ def test_sharded_on_policy_methods_learn_what_one_process_learns(world, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
 def test_a_sharded_run_resumes_to_the_same_bits_and_under_ddp_to_the_same_numbers(world, tmp_path, stage):
     def make(store, execution):
