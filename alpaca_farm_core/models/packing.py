@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MIN_SHARED = 8
 """A common prefix shorter than this is not worth attending to a second time."""
 _KEYWORD = "packed_pieces"
+_SHARDED = "set_reshard_after_backward"
+"""A method of modules under FSDP2; the class itself is slow to import. Such modules must not be run by a probe."""
 _known_obstacles: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -104,6 +106,8 @@ def packing_obstacle(model: PreTrainedModel) -> str:
     backbone = cast("PreTrainedModel", model.base_model)
     if backbone.device.type != "cpu":
         return "the model is not on a CPU"
+    if any(hasattr(module, _SHARDED) for module in backbone.modules()):
+        return "its weights are spread over processes"
     if backbone not in _known_obstacles:
         _known_obstacles[backbone] = _find_obstacle(backbone)
     return _known_obstacles[backbone]

@@ -1,8 +1,8 @@
 """What the benchmark tables share: arms as fresh processes that take turns, medians, ratios, memory, the machine.
 
 An arm is a command that is given the path of a job (JSON) as its last argument and prints its result, a JSON
-object, as its last line. It is timed by itself (its result's `seconds`); its peak of resident memory is what the
-kernel says of the process. Arms of one repeat run one after the other on the same cores, and every other repeat
+object, as its last line. It is timed by itself (its result's `seconds`); its peak of resident memory is what Linux
+says of the process. Arms of one repeat run one after the other on the same cores, and every other repeat
 turns their order round, so that a machine that slows down or speeds up favours nobody.
 """
 
@@ -25,6 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+POLL_S = 0.02
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers")
 
 Result = dict[str, Any]
@@ -49,7 +50,7 @@ def peer(python: str | Path, script: str) -> list[str]:
     return [str(python), str(HERE / script)]
 
 
-def run(arm: Arm, timeout_s: float = 1800) -> Result:
+def run(arm: Arm) -> Result:
     """Run one arm; its result with `peak_mb` (of the process) and `wall_s`."""
     with tempfile.TemporaryDirectory() as name:
         job, out, said = (Path(name) / part for part in ("job.json", "out.txt", "said.txt"))
@@ -58,18 +59,32 @@ def run(arm: Arm, timeout_s: float = 1800) -> Result:
         began = time.perf_counter()
         with out.open("w") as stream, said.open("w") as errors:
             process = subprocess.Popen([*arm.command, str(job)], stdout=stream, stderr=errors, env=environment)
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
+            peak_mb = 0.0
+            while process.poll() is None:
+                peak_mb = max(peak_mb, _high_water_mb(process.pid))
+                time.sleep(POLL_S)
         wall = time.perf_counter() - began
         if process.returncode:
             raise SystemExit(f"{arm.name}: exit code {process.returncode}\n{said.read_text()[-4000:]}")
         result: Result = json.loads(out.read_text().strip().splitlines()[-1])
-    result |= {"wall_s": wall, "peak_mb": usage.ru_maxrss / 1024}
+    result |= {"wall_s": wall, "peak_mb": peak_mb}
     if "imports_mb" in result:
         result["beyond_mb"] = result["peak_mb"] - result["imports_mb"] - result["state_mb"]
     figures = "  ".join(f"{key} {value:,.1f}" for key, value in result.items() if isinstance(value, float))
     print(f"{arm.name:24} {figures}", file=sys.stderr, flush=True)
     return result
+
+
+def _high_water_mb(pid: int) -> float:
+    """Most memory that a process has had resident, by the kernel; 0 when it is gone.
+
+    Not `ru_maxrss` of the ended process: that begins with what the process had that started it.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def take_turns(arms: Sequence[Arm], repeats: int) -> dict[str, list[Result]]:

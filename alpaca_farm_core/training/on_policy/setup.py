@@ -134,7 +134,7 @@ def set_up(context: StageContext, tokens: tuple[str, ...] = (), with_eos: bool =
     loaded, reference = _policy_and_reference(start, config, tokens)
     policy, tokenizer = loaded.model, cast(Any, loaded.tokenizer)
     pad_id = int(tokenizer.pad_token_id)
-    padded = bool(packing_obstacle(policy))
+    padded = workers.mesh is not None or bool(packing_obstacle(policy))
     passes = Passes(workers.device, pad_id, execution.micro_batch_tokens, workers.arithmetic, padded, workers.passes)
     reward, reward_model = build_reward(
         config.reward, context, Behind(start, reference, passes, workers, execution, config.seed or 0), with_eos
