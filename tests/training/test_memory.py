@@ -110,8 +110,8 @@ def test_settings_that_save_memory_show_in_the_plan():
     gpu, _ = plan(CPU.model_copy(update={"device": "cuda", "offload": True}))
     assert not {"reference", "reward model", "libraries"} & set(gpu.parts)
     smaller, _ = plan(CPU.model_copy(update={"micro_batch_tokens": 256}), max_prompt_tokens=20, max_new_tokens=20)
-    larger, _ = plan(max_prompt_tokens=20, max_new_tokens=20)  # 640 tokens in rows; a CPU takes 512
-    assert smaller.parts["activations"] / larger.parts["activations"] == pytest.approx(256 / 512)
+    larger, _ = plan(max_prompt_tokens=20, max_new_tokens=20)  # 640 tokens in rows; a CPU takes 1,024
+    assert smaller.parts["activations"] / larger.parts["activations"] == pytest.approx(256 / 640)
 
 
 def test_each_process_holds_its_share_of_sharded_models_and_the_first_one_whole_in_the_end():
