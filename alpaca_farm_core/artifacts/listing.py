@@ -66,9 +66,12 @@ class Summary:
 
 
 def summaries(
-    store: Store, kind: Kind | None = None, on_damage: Callable[[str], None] | None = None
+    store: Store, kind: Kind | None = None, on_damage: Callable[[str], None] | None = None, keep: bool = True
 ) -> list[tuple[str, Summary]]:
-    """(Folder, summary) of every artifact with a readable manifest, by kind, name and version; report the others."""
+    """(Folder, summary) of every artifact with a readable manifest, by kind, name and version; report the others.
+
+    The lines are kept for the next time, unless `keep` is false.
+    """
     known = _read(store.root / FILE)
     found: dict[str, list[Any]] = {}
     for folder in store.folders(kind):
@@ -85,14 +88,14 @@ def summaries(
                 if on_damage is not None:
                     on_damage(error.headline)
     kept = found if kind is None else {**known, **found}
-    if kept != known:
+    if keep and kept != known:
         _write(store.root / FILE, kept)
     return [(folder, Summary(**entry[1])) for folder, entry in found.items()]
 
 
 def artifacts_of_stage(store: Store, stage: str) -> Iterator[Artifact]:
-    """Yield the artifacts that a stage made; only their manifests are read."""
-    for folder, summary in summaries(store):
+    """Yield the artifacts that a stage made; only their manifests are read, and nothing is written."""
+    for folder, summary in summaries(store, keep=False):
         if summary.stage == stage:
             with contextlib.suppress(ArtifactDamagedError, DataError):  # `artifacts list` reports it
                 yield Artifact.read(Path(folder))
