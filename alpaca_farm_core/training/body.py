@@ -43,7 +43,10 @@ def run_here(stage: Stage, context: StageContext) -> StageResult:
 
 
 def _forget_peak() -> None:
-    """Let Linux measure the peak of resident memory from now on; elsewhere it is that of the whole process."""
+    """Let the GPU and Linux measure peaks from now on; elsewhere the resident one is that of the whole process."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_available():
+        cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

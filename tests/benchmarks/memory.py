@@ -4,7 +4,7 @@
         [--stages sft ppo …] [--work FOLDER] -o memory.json
 
 Each stage runs as in production, in a process of its own, on a few rows of the embedded world: `nano` is the demo's
-model, `llama` a random Llama of 22 M parameters, `smollm2` the 135 M model from its package. Measured is the peak of
+model, `llama` a random Llama of 19 M parameters, `smollm2` the 135 M model from its package. Measured is the peak of
 resident memory (`VmHWM`) of that process. What a process takes that has only imported the libraries is measured
 too; planned and measured are compared above it. `--environment` sets variables of the training processes.
 """
@@ -65,7 +65,7 @@ def libraries() -> int:
 
 
 def random_llama(folder: Path) -> Path:
-    """Write a random Llama of 22 M parameters with a tokenizer of the embedded world, once."""
+    """Write a random Llama of 19 M parameters with a tokenizer of the embedded world, once."""
     if (folder / "config.json").is_file():
         return folder
     import torch
