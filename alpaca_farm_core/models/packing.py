@@ -21,7 +21,6 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 
 from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.models.backbone import plain_hidden_states, takes_position_ids
-from alpaca_farm_core.models.row_spans import SPANS, RowSpan, attend_in_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 MIN_SHARED = 8
 """A common prefix shorter than this is not worth attending to a second time."""
 _KEYWORD = "packed_pieces"
+_SHARDED = "set_reshard_after_backward"
+"""A method of modules under FSDP2; the class itself is slow to import. Such modules must not be run by a probe."""
 _known_obstacles: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
@@ -104,6 +105,8 @@ def packing_obstacle(model: PreTrainedModel) -> str:
     backbone = cast("PreTrainedModel", model.base_model)
     if backbone.device.type != "cpu":
         return "the model is not on a CPU"
+    if any(hasattr(module, _SHARDED) for module in backbone.modules()):
+        return "its weights are spread over processes"
     if backbone not in _known_obstacles:
         _known_obstacles[backbone] = _find_obstacle(backbone)
     return _known_obstacles[backbone]
@@ -178,15 +181,8 @@ def _attention(
     scaling: float | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA as transformers has it; of a packed sequence row by row, [1, heads, N, width] → [1, N, heads, width].
-
-    Of a decoding step in groups of rows where its caller says so (`row_spans`).
-    """
+    """SDPA as transformers has it; of a packed sequence row by row, [1, heads, N, width] → [1, N, heads, width]."""
     pieces: list[Piece] | None = keywords.pop(_KEYWORD, None)
-    spans: list[RowSpan] | None = keywords.pop(SPANS, None)
-    if spans and attention_mask is not None:
-        keywords |= {"dropout": dropout, "scaling": scaling}
-        return attend_in_spans(module, query, key, value, attention_mask, spans, **keywords), None
     if pieces is None:
         return cast(
             tuple[Tensor, None],
