@@ -14,14 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from alpaca_farm_core.generation.cache import make_cache
 from alpaca_farm_core.generation.prefill import Read, Reader
 from alpaca_farm_core.generation.sampling import SamplingParams, draw
 from alpaca_farm_core.generation.slots import Completion, Slots
-from alpaca_farm_core.models.packing import packing_obstacle
-from alpaca_farm_core.models.row_spans import SPANS, RowSpan
 
 __all__ = ["Completion", "generate"]
 
@@ -112,9 +109,6 @@ class _Batch:
         self._slots = Slots(slots, params.max_new_tokens, self._device)
         self._logits_AV = torch.empty(0)
         self._waiting: Read | None = None
-        # Grouping rows by length needs a model that hands keywords on to its attention, as packing does.
-        self._grouped = self._additive and isinstance(model, PreTrainedModel) and not packing_obstacle(model)
-        self._spans: list[RowSpan] | None = None
         self._mask_AT: Tensor | None = None
         self._steps = 0
 
@@ -190,7 +184,6 @@ class _Batch:
             position_ids=self._slots.lengths_A[:, None],
             past_key_values=self._cache.past,
             use_cache=True,
-            **({SPANS: self._spans} if self._spans else {}),
         )
         self._cache.width += 1
         self._slots.step()
@@ -208,18 +201,15 @@ class _Batch:
         return found
 
     def _fit(self) -> None:
-        """Cut off what no row needs any more, mask what stands in front of shorter rows, and group rows by length."""
+        """Cut off what no row needs any more, and mask what stands in front of the shorter rows."""
         lengths_A = self._slots.lengths_A
         self._cache.trim(int(lengths_A.max()))
         pads_A = self._cache.width - lengths_A
-        self._mask_AT = self._spans = None
+        self._mask_AT = None
         if bool(pads_A.any()):
             columns = torch.arange(self._cache.width + MASK_AHEAD, device=self._device)
             seen_AT = columns[None, :] >= pads_A[:, None]
             self._mask_AT = self._as_added(seen_AT) if self._additive else seen_AT
-            if self._grouped:
-                width, sections = self._cache.width, self._slots.sections()
-                self._spans = [RowSpan(first, end, width - longest) for first, end, longest in sections]
 
     def _as_added(self, seen_AT: Tensor) -> Tensor:
         dtype = self._model.dtype

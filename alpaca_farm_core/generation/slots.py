@@ -1,13 +1,11 @@
 """What is known of each row being decoded: one slot a row, slots 0 … n − 1 in use.
 
 Tensors [S] and [S, T] of S slots and T tokens; rows are added behind, drawn tokens are written down, and finished
-rows are taken out by moving others into their slots. The longest rows stand first, in sections of about equal size
-whose rows have similar lengths. Knows nothing of models and caches.
+rows are taken out by moving the last ones into their slots. Knows nothing of models and caches.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,10 +29,6 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float]
     finished: bool
-
-
-SECTIONS, SECTION_ROWS = 4, 8
-"""Sections at most, and rows that one has at least where there are several."""
 
 
 class Moves(NamedTuple):
@@ -117,28 +111,14 @@ class Slots:
             found.append((row, Completion(tokens[:count], logprobs[:count], ended)))
         return found, self._close_up(going_A.nonzero().squeeze(1))
 
-    def sections(self) -> list[tuple[int, int, int]]:
-        """First slot, slot behind the last, and longest length of each section."""
-        count = _n_sections(self.n)
-        bounds = [-(-section * self.n // count) for section in range(count + 1)]
-        return [(first, end, int(self._lengths_S[first:end].max())) for first, end in itertools.pairwise(bounds)]
-
     def _close_up(self, kept: Tensor) -> Moves:
-        """Keep these slots only, the longest rows in the first section; rows that are in the right one stay."""
+        """Keep these slots only: the last ones move into the free ones before them."""
         n = len(kept)
-        by_length = kept[self._lengths_S[kept].argsort(descending=True, stable=True)]
-        place = torch.arange(n, device=kept.device)
-        section = place * _n_sections(n) // max(n, 1)
-        stays = (by_length < n) & (section[by_length.clamp(max=n - 1)] == section)
         free = torch.ones(n, dtype=torch.bool, device=kept.device)
-        free[by_length[stays]] = False
-        moves = Moves(free.nonzero().squeeze(1), by_length[~stays], n)
+        free[kept[kept < n]] = False
+        moves = Moves(free.nonzero().squeeze(1), kept[kept >= n], n)
         if len(moves.holes):
             for part in self._all:
                 part[moves.holes] = part[moves.movers]
         self.n = n
         return moves
-
-
-def _n_sections(n: int) -> int:
-    return max(1, min(SECTIONS, n // SECTION_ROWS))

@@ -21,7 +21,6 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 
 from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.models.backbone import plain_hidden_states, takes_position_ids
-from alpaca_farm_core.models.row_spans import SPANS, RowSpan, attend_in_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -182,15 +181,8 @@ def _attention(
     scaling: float | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA as transformers has it; of a packed sequence row by row, [1, heads, N, width] → [1, N, heads, width].
-
-    Of a decoding step in groups of rows where its caller says so (`row_spans`).
-    """
+    """SDPA as transformers has it; of a packed sequence row by row, [1, heads, N, width] → [1, N, heads, width]."""
     pieces: list[Piece] | None = keywords.pop(_KEYWORD, None)
-    spans: list[RowSpan] | None = keywords.pop(SPANS, None)
-    if spans and attention_mask is not None:
-        keywords |= {"dropout": dropout, "scaling": scaling}
-        return attend_in_spans(module, query, key, value, attention_mask, spans, **keywords), None
     if pieces is None:
         return cast(
             tuple[Tensor, None],

@@ -9,7 +9,6 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralCon
 from alpaca_farm_core.generation.engine import generate
 from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.models.logprobs import response_logprobs
-from alpaca_farm_core.models.row_spans import attend_in_spans
 
 PAD, EOS, VOCABULARY = 0, 1, 40
 
@@ -107,32 +106,12 @@ def test_rows_that_take_the_places_of_others_draw_what_they_draw_alone(llama, at
         generate(llama, [p], [s], params, -1, PAD, limits=[n])[0]
         for p, s, n in zip(prompts, seeds, limits, strict=True)
     ]
-    monkeypatch.setattr("alpaca_farm_core.generation.slots.SECTION_ROWS", 2)
     for batch_size in (2, 9):
         together = generate(llama, prompts, seeds, params, -1, PAD, batch_size, limits=limits)
         assert [c.token_ids for c in together] == [c.token_ids for c in alone]
         for one, other in zip(together, alone, strict=True):
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
     llama.set_attn_implementation("sdpa")
-
-
-def test_rows_attend_in_groups_of_similar_length(llama, monkeypatch):
-    """The groups reach the attention, and read fewer positions than rows × the longest row."""
-    seen = []
-
-    def noted(module, query, key, value, mask, spans, **keywords):
-        seen.append((len(query), key.shape[2], list(spans)))
-        return attend_in_spans(module, query, key, value, mask, spans, **keywords)
-
-    monkeypatch.setattr("alpaca_farm_core.models.packing.attend_in_spans", noted)
-    lengths = geometric_lengths(96, mean=15, most=45)
-    generate(llama, some_prompts(96), list(range(96)), SamplingParams(45), -1, PAD, 32, limits=lengths)
-    for rows, width, spans in seen:
-        assert [span.first for span in spans] == [0, *(span.end for span in spans)][:-1]
-        assert spans[-1].end == rows
-        assert 0 == min(span.start for span in spans) <= max(span.start for span in spans) < width
-    read = sum((span.end - span.first) * (width - span.start) for _, width, spans in seen for span in spans)
-    assert read < 0.85 * sum(rows * width for rows, width, _ in seen)
 
 
 def test_a_response_ends_at_its_own_limit_or_before(llama):
