@@ -25,7 +25,11 @@ class PPOConfig(EpochsConfig):
     lam: float = Field(1.0, ge=0, le=1, description="λ of generalised advantage estimation.")
     clip_range: float = Field(0.2, gt=0, description="Probability ratios beyond 1 ± this earn nothing.")
     value_clip_range: float = Field(0.2, gt=0, description="Values move at most this far from the rollout's.")
-    vf_coef: float = Field(0.1, gt=0, description="Weight of the value loss.")
+    vf_coef: float = Field(
+        0.1,
+        gt=0,
+        description="Weight of the value loss; with critic = 'shared_trunk' smaller ones, 0.02 say, are steadier.",
+    )
 
     # models
     critic_learning_rate: float = Field(0.0, ge=0, description="Highest learning rate of the critic; 0 = the policy's.")
