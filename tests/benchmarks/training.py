@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,7 +162,10 @@ def main() -> None:
     parser.add_argument("--trl-ppo", type=Path, default=Path(".bench/trl-ppo/bin/python"))
     parser.add_argument("-o", "--out", type=Path, default=HERE / "training.json")
     options = parser.parse_args()
-    command = f"python -m tests.benchmarks.training {' '.join(sys.argv[1:])}".strip()
+    command = (
+        f"python -m tests.benchmarks.training --tables {' '.join(options.tables)} --worlds {' '.join(options.worlds)} "
+        f"--precision {options.precision} --repeats {options.repeats}"
+    )
     for name in options.worlds:
         world = make_world(name, options.work.absolute())
         for table in options.tables:
