@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     TrainerCallback,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 class Clock(TrainerCallback):
@@ -96,9 +97,10 @@ def reward(job, tokenizer):
         for p, chosen, rejected in pairs(job)
     ]
     args = RewardConfig(max_length=512, **common(job))
-    return RewardTrainer(
+    trainer = RewardTrainer(
         model=classifier(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
+    return told_lengths(trainer, rows)
 
 
 def dpo(job, tokenizer):
@@ -119,7 +121,17 @@ def dpo(job, tokenizer):
             return dataset
 
     args = DPOConfig(max_length=512, beta=0.1, precompute_ref_log_probs=True, **common(job))
-    return Tokenised(model=policy(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer = Tokenised(model=policy(job), args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    return told_lengths(trainer, rows)
+
+
+def told_lengths(trainer, rows):
+    """Hand lengths over where rows are grouped by them: these trainers drop the column that they would be read from."""
+    args, lengths = trainer.args, [row["length"] for row in rows]
+    if args.train_sampling_strategy == "group_by_length":
+        per_step = args.train_batch_size * args.gradient_accumulation_steps
+        trainer._get_train_sampler = lambda *_: LengthGroupedSampler(per_step, lengths=lengths)
+    return trainer
 
 
 def ppo(job, tokenizer):
