@@ -24,7 +24,6 @@ from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import ModelError
 from alpaca_farm_core.models.device import choose_device, set_threads
 from alpaca_farm_core.models.sharding import is_sharded
-from alpaca_farm_core.seeding import stable_seed
 from alpaca_farm_core.training.config import Precision
 from alpaca_farm_core.training.memory import CPU_TOKENS
 
@@ -91,10 +90,6 @@ class Workers:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.copy_(self.total(parameter.grad))
-
-    def seed_dropout(self, seed: int) -> None:
-        """Begin torch's random numbers anew, others on each process; what samples has generators of its own."""
-        torch.manual_seed(stable_seed("dropout", seed, self.rank))
 
     def arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """Context of forward passes: autocast to bfloat16, or nothing."""

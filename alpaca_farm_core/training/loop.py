@@ -242,8 +242,6 @@ class Supervised:
         """Go back to the newest checkpoint; return the number of steps done."""
         checkpoint = self.checkpointer.load(self.workers.rank)
         if checkpoint is None:
-            assert self.config.seed is not None
-            self.workers.seed_dropout(self.config.seed)
             return 0
         restore_training_state(self.model, self._optimiser, checkpoint.tensors)
         self.rows = list(checkpoint.state["rows"])

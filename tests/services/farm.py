@@ -51,7 +51,7 @@ class Up:
                 start_new_session=True,
             )
         self.http = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}/api", auth=tuple(auth.split(":")) if auth else None, timeout=120
+            base_url=f"http://127.0.0.1:{self.port}/api", auth=tuple(auth.split(":")) if auth else None, timeout=30
         )
 
     def said(self):

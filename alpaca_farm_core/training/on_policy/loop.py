@@ -265,8 +265,6 @@ class OnPolicy:
         """Go back to the newest checkpoint; return the number of steps done."""
         checkpoint = self._checkpointer.load(self._setup.workers.rank)
         if checkpoint is None:
-            assert self._config.seed is not None
-            self._setup.workers.seed_dropout(self._config.seed)
             return 0
         state = checkpoint.state
         for name, learner in self._algorithm.learners.items():
