@@ -101,7 +101,9 @@ class Bucket:
         """Key → size in bytes of all objects whose key begins with the folder `prefix`."""
         found = self._patiently(lambda: self._fs.find(self._path(prefix), detail=True))
         start = len(self._root) + 1
-        return {path[start:]: int(entry["size"]) for path, entry in sorted(found.items()) if path[start:]}
+        # s3fs names the folder itself where its first object is written just behind the listing.
+        files = {path: entry for path, entry in sorted(found.items()) if entry["type"] == "file"}
+        return {path[start:]: int(entry["size"]) for path, entry in files.items() if path[start:]}
 
     def delete(self, prefix: str) -> None:
         """Remove an object, or all below a folder."""

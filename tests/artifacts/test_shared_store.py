@@ -1,5 +1,6 @@
 """A store for many machines: in memory (quick), and against an S3 server over HTTP (slow), with disks of their own."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -209,6 +210,22 @@ def s3(server, monkeypatch):
     for name, value in server.items():
         monkeypatch.setenv(name, value)
     return f"s3://studies/{uuid.uuid4().hex}"
+
+
+@pytest.mark.slow
+def test_a_folder_whose_first_object_comes_behind_the_listing_is_empty(s3, monkeypatch):
+    bucket, other = Bucket(s3), Bucket(s3)
+    listed = bucket._fs._lsdir
+
+    async def overtaken(path, **named):
+        found = await listed(path, **named)
+        if path.endswith("chain") and not found:
+            await asyncio.to_thread(other.put, "chain/00000001", b"first")
+        return found
+
+    monkeypatch.setattr(bucket._fs, "_lsdir", overtaken)
+    assert bucket.list("chain") == {}
+    assert bucket.list("chain") == {"chain/00000001": 5}
 
 
 @pytest.mark.slow
