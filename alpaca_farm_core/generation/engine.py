@@ -46,6 +46,7 @@ def generate(
     batch_size: int = 64,
     on_done: Callable[[list[Completion]], None] | None = None,
     limits: Sequence[int] | None = None,
+    entropies: bool = False,
 ) -> list[Completion]:
     """Sample one completion per prompt; the result is in the order of `prompts`.
 
@@ -62,6 +63,7 @@ def generate(
         batch_size: Rows decoded together at most.
         on_done: Called now and then with the completions that came in since, for progress.
         limits: Tokens of each response at most; none = `params.max_new_tokens` for all.
+        entropies: Note the policy's entropy at each token.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
@@ -70,7 +72,7 @@ def generate(
     limits = [params.max_new_tokens] * len(prompts) if limits is None else limits
     slots = min(batch_size, len(prompts))
     reader = Reader(model, prompts, pad_id, slots)
-    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots)
+    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots, entropies)
     results: dict[int, Completion] = {}
     news: list[Completion] = []
     while reader or batch.has_rows:
@@ -97,8 +99,9 @@ class _Batch:
         eos_id: int,
         pad_id: int,
         slots: int,
+        entropies: bool,
     ) -> None:
-        self._model, self._params, self._eos_id = model, params, eos_id
+        self._model, self._params, self._eos_id, self._entropies = model, params, eos_id, entropies
         self._seeds, self._limits, self._capacity = seeds, limits, slots
         self._banned = [*([] if pad_id == eos_id else [pad_id]), *_suppressed(model)]
         self._device = next(model.parameters()).device
@@ -139,7 +142,7 @@ class _Batch:
 
     def step(self) -> list[tuple[int, Completion]]:
         """Draw a token for each row, take out the rows that are done, and run the model on the others."""
-        drawn = draw(self._logits_AV, self._slots.uniforms_A, self._params, self._banned)
+        drawn = draw(self._logits_AV, self._slots.uniforms_A, self._params, self._banned, self._entropies)
         self._slots.write(drawn, self._eos_id)
         self._steps += 1
         done = self._take_done() if self._steps % self._look_every == 0 else []

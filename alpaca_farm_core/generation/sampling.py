@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alpaca_farm_core.models.logprobs import entropy
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -32,10 +34,11 @@ class SamplingParams:
 
 
 class Drawn(NamedTuple):
-    """Token ids and their log-probabilities, [B] each."""
+    """Token ids, their log-probabilities, and (if asked for) the entropies they were drawn with, [B] each."""
 
     tokens_B: Tensor
     logprobs_B: Tensor
+    entropies_B: Tensor | None = None
 
 
 def uniforms(seeds_B: Tensor, steps: int) -> Tensor:
@@ -49,7 +52,13 @@ def uniforms(seeds_B: Tensor, steps: int) -> Tensor:
     return _shift_right(_mix(state), 32).double() / 2.0**32
 
 
-def draw(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams, banned: Sequence[int] = ()) -> Drawn:
+def draw(
+    logits_BV: Tensor,
+    uniforms_B: Tensor,
+    params: SamplingParams,
+    banned: Sequence[int] = (),
+    entropies: bool = False,
+) -> Drawn:
     """Draw by inverse CDF from softmax(logits / temperature), cut by top-k, then by top-p.
 
     The log-probabilities returned are those of the uncut, temperature-scaled policy (of the plain policy
@@ -61,6 +70,7 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams, banned: 
         params: How to draw.
         banned: Tokens never drawn (the pad token, which would be taken for padding by readers of the
             text); their log-probability is left in the normaliser.
+        entropies: Return the entropies of the uncut policy too, in nats.
     """
     scaled_BV = logits_BV.float()
     if params.temperature not in (0, 1):
@@ -74,7 +84,8 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, params: SamplingParams, banned: 
         tokens_B = allowed_BV.argmax(dim=-1)
     else:
         tokens_B = _inverse_cdf(_cut(allowed_BV, params).exp(), uniforms_B)
-    return Drawn(tokens_B, logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1))
+    chosen_B = logprobs_BV.gather(1, tokens_B[:, None]).squeeze(1)
+    return Drawn(tokens_B, chosen_B, entropy(logprobs_BV) if entropies else None)
 
 
 def _inverse_cdf(weights_BV: Tensor, uniforms_B: Tensor) -> Tensor:

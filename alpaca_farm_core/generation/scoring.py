@@ -47,8 +47,11 @@ def rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_
 
 def _rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
     score: Any = reward_model.score
-    tokens_BT = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)[None, :] < lengths_B[:, None]
-    hidden_BTD = hidden_states(reward_model, input_ids_BT, tokens_BT.long())
+    places_1T, last_B1 = (
+        torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)[None, :],
+        lengths_B[:, None] - 1,
+    )
+    hidden_BTD = hidden_states(reward_model, input_ids_BT, (places_1T <= last_B1).long(), places_1T == last_B1)
     last_BD = hidden_BTD[torch.arange(len(lengths_B), device=hidden_BTD.device), lengths_B - 1]
     # The head stays out of autocast: three digits are too few for a reward.
     with torch.autocast(last_BD.device.type, enabled=False):

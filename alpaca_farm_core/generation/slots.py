@@ -24,11 +24,13 @@ class Completion:
         token_ids: Its tokens; the last one is EOS exactly when `finished`.
         logprobs: Log-probability of each token under the temperature-scaled policy before top-k and top-p.
         finished: Whether it ended by itself before the token limit.
+        entropies: Of that policy at each token, in nats; 0 where nobody asked for them.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     finished: bool
+    entropies: list[float]
 
 
 class Moves(NamedTuple):
@@ -53,10 +55,11 @@ class Slots:
         # One column more than tokens: a row that ended and has not been taken out yet writes there.
         self._tokens_ST = whole(slots, max_new_tokens + 1)
         self._logprobs_ST = torch.zeros(slots, max_new_tokens + 1, device=device)
+        self._entropies_ST = torch.zeros(slots, max_new_tokens + 1, device=device)
         self._uniforms_ST = torch.zeros(slots, max_new_tokens + 1, dtype=torch.float64, device=device)
         self._all = [
             self._rows_S, self._limits_S, self._lengths_S, self._drawn_S, self._going_S, self._tokens_ST,
-            self._logprobs_ST, self._uniforms_ST,
+            self._logprobs_ST, self._entropies_ST, self._uniforms_ST,
         ]  # fmt: skip
 
     @property
@@ -85,10 +88,12 @@ class Slots:
         self.n = new.stop
 
     def write(self, drawn: Drawn, eos_id: int) -> None:
-        """Note a drawn token and its log-probability for each row; rows at EOS or at their limit are done."""
+        """Note a drawn token and what is known of it for each row; rows at EOS or at their limit are done."""
         going_A, place_A1 = self._going_S[: self.n], self._drawn_S[: self.n, None]
         self._tokens_ST[: self.n].scatter_(1, place_A1, drawn.tokens_B[:, None])
         self._logprobs_ST[: self.n].scatter_(1, place_A1, drawn.logprobs_B[:, None])
+        if drawn.entropies_B is not None:
+            self._entropies_ST[: self.n].scatter_(1, place_A1, drawn.entropies_B[:, None])
         self._drawn_S[: self.n] += going_A
         going_A &= (drawn.tokens_B != eos_id) & (self._drawn_S[: self.n] < self._limits_S[: self.n])
 
@@ -104,11 +109,11 @@ class Slots:
         """Take out the rows that are done: (index of the row, completion), and which slots moved where."""
         going_A = self._going_S[: self.n]
         done = (~going_A).nonzero().squeeze(1)
-        numbers = (self._rows_S[done], self._drawn_S[done], self._tokens_ST[done], self._logprobs_ST[done])
+        parts = (self._rows_S, self._drawn_S, self._tokens_ST, self._logprobs_ST, self._entropies_ST)
         found = []
-        for row, count, tokens, logprobs in zip(*(part.tolist() for part in numbers), strict=True):
-            ended = tokens[count - 1] == eos_id
-            found.append((row, Completion(tokens[:count], logprobs[:count], ended)))
+        for row, count, tokens, *scores in zip(*(part[done].tolist() for part in parts), strict=True):
+            logprobs, entropies = (values[:count] for values in scores)
+            found.append((row, Completion(tokens[:count], logprobs, tokens[count - 1] == eos_id, entropies)))
         return found, self._close_up(going_A.nonzero().squeeze(1))
 
     def _close_up(self, kept: Tensor) -> Moves:

@@ -46,21 +46,35 @@ def position_ids(attention_mask_BT: Tensor) -> Tensor:
     return (attention_mask_BT.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
-def hidden_states(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+def hidden_states(
+    model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor, wanted_BT: Tensor | None = None
+) -> Tensor:
     """Run the backbone once, without a cache; where rows can be packed, not on padding nor twice on a shared prefix.
 
+    Args:
+        model: Any decoder.
+        input_ids_BT: Tokens.
+        attention_mask_BT: 1 at tokens, 0 at padding.
+        wanted_BT: Positions whose states are read; the last block may then spare the others. None = all.
+
     Returns:
-        hidden_BTD of the last layer (after the final norm): what the head sees. Undefined at padding.
+        hidden_BTD of the last layer (after the final norm): what the head sees. Undefined at padding and where it is
+        not wanted.
     """
     from alpaca_farm_core.models.packing import packed_hidden_states, packing_obstacle
 
     backbone = backbone_of(model)
-    if input_ids_BT.shape[0] > 1 and not packing_obstacle(backbone):
-        return packed_hidden_states(backbone, input_ids_BT, attention_mask_BT)
+    if not packing_obstacle(backbone):
+        return packed_hidden_states(backbone, input_ids_BT, attention_mask_BT, wanted_BT)
     if is_right_padded(attention_mask_BT):
         # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.
         attention_mask_BT = torch.ones_like(attention_mask_BT)
     return plain_hidden_states(backbone, input_ids_BT, attention_mask_BT)
+
+
+def before(mask_BT: Tensor) -> Tensor:
+    """Positions whose states predict the tokens under a mask: the mask one place to the left."""
+    return nn.functional.pad(mask_BT[:, 1:], (0, 1))
 
 
 def is_right_padded(attention_mask_BT: Tensor) -> bool:

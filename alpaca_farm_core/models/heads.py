@@ -71,9 +71,9 @@ class ValueModel(nn.Module):
                 value.value_head.weight.copy_(score.weight)
         return value
 
-    def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """Return values_BT (float32): the value at t has seen tokens 0 … t. Undefined at padding."""
-        return cast(Tensor, self.value_head(hidden_states(self.backbone, input_ids_BT, attention_mask_BT)))
+    def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, wanted_BT: Tensor | None = None) -> Tensor:
+        """Return values_BT (float32): the value at t has seen tokens 0 … t. Undefined where not wanted."""
+        return cast(Tensor, self.value_head(hidden_states(self.backbone, input_ids_BT, attention_mask_BT, wanted_BT)))
 
     def save(self, path: Path) -> None:
         """Write all weights to one safetensors file."""

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alpaca_farm_core.models.backbone import backbone_of, hidden_states, position_ids, takes_position_ids, with_parts
+from alpaca_farm_core.models.backbone import (
+    backbone_of,
+    before,
+    hidden_states,
+    position_ids,
+    takes_position_ids,
+    with_parts,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,7 +85,7 @@ def response_logprobs(
         )
 
     def score() -> TokenScores:
-        hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
+        hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT, before(mask_BT))
         return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, chunk, entropy_grad, entropies)
 
     return with_parts(model, score)
@@ -92,7 +99,7 @@ def logprobs_and_states(
     temperature: float = 1.0,
     entropies: bool = True,
 ) -> tuple[TokenScores, Tensor]:
-    """`response_logprobs` and the last layer's hidden_BTD, from one pass; gradients flow through both.
+    """`response_logprobs` and the states hidden_BTD that they were made of, from one pass; gradients flow through both.
 
     A model that changes its logits behind the head needs a second pass.
     """
@@ -105,7 +112,7 @@ def logprobs_and_states(
     mask_BT = response_mask_BT.bool()
 
     def score() -> tuple[TokenScores, Tensor]:
-        hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT)
+        hidden_BTD = hidden_states(model, input_ids_BT, attention_mask_BT, before(mask_BT))
         return _from_states(model, hidden_BTD, input_ids_BT, mask_BT, temperature, entropies=entropies), hidden_BTD
 
     return with_parts(model, score)
@@ -204,8 +211,12 @@ def _from_logits(
     chosen_N = logprobs_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
     if not entropies:
         return chosen_N, torch.zeros_like(chosen_N.detach())
-    spread_NV = logprobs_NV if entropy_grad else logprobs_NV.detach()
-    return chosen_N, -(spread_NV.exp() * spread_NV.clamp(min=_LOWEST_LOGPROB)).sum(dim=-1)
+    return chosen_N, entropy(logprobs_NV if entropy_grad else logprobs_NV.detach())
+
+
+def entropy(logprobs_NV: Tensor) -> Tensor:
+    """H = −Σ p log p in nats over the last dimension; tokens of probability 0 count nothing."""
+    return -(logprobs_NV.exp() * logprobs_NV.clamp(min=_LOWEST_LOGPROB)).sum(dim=-1)
 
 
 def _scatter(mask_BT: Tensor, values_N: Tensor) -> Tensor:

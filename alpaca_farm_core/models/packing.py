@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alpaca_farm_core.data.collate import token_budget_micro_batches
 from alpaca_farm_core.models.backbone import plain_hidden_states, takes_position_ids
+from alpaca_farm_core.models.blocks import causal_attention, flat_states, runs_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,10 +70,12 @@ def lay_out(rows: Sequence[list[int]]) -> tuple[list[int], list[Piece]]:
     return order, pieces
 
 
-def packed_hidden_states(backbone: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+def packed_hidden_states(
+    backbone: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor, wanted_BT: Tensor | None = None
+) -> Tensor:
     """Run the backbone over real tokens only; hidden_BTD with zeros at padding. Gradients flow.
 
-    The model must have no `packing_obstacle`.
+    The model must have no `packing_obstacle`. With `wanted_BT` the other positions may hold zeros, too.
     """
     mask_BT = attention_mask_BT.bool()
     flat, lengths = input_ids_BT[mask_BT].tolist(), mask_BT.sum(1).tolist()
@@ -81,18 +84,18 @@ def packed_hidden_states(backbone: PreTrainedModel, input_ids_BT: Tensor, attent
     order, pieces = lay_out(rows)
     ids = [token for index in order for token in rows[index][pieces[index].prefix_length :]]
     positions = [position for index in order for position in range(pieces[index].prefix_length, len(rows[index]))]
-    output = backbone(
-        input_ids=torch.tensor([ids], device=input_ids_BT.device),
-        position_ids=torch.tensor([positions], device=input_ids_BT.device),
-        # Four dimensions: the model takes it for a finished mask and makes none; attention here needs none.
-        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids_BT.device),
-        use_cache=False,
-        return_dict=True,
-        **{_KEYWORD: [pieces[index] for index in order]},
-    )
-    hidden_ND = cast(Tensor, output.last_hidden_state)[0]
-    places = [place for piece in pieces for place in _places(piece)]
-    hidden_MD = hidden_ND.index_select(0, torch.tensor(places, device=hidden_ND.device))
+    places_M = torch.tensor([place for piece in pieces for place in _places(piece)], device=input_ids_BT.device)
+    ids_N, positions_N = (torch.tensor(values, device=input_ids_BT.device) for values in (ids, positions))
+    in_order = [pieces[index] for index in order]
+    if not runs_blocks(backbone):
+        hidden_ND = _through_forward(backbone, ids_N, positions_N, in_order)
+    elif wanted_BT is None:
+        hidden_ND = flat_states(backbone, ids_N, positions_N, partial(_attend, in_order))
+    else:
+        wanted_U, places_M = torch.unique(places_M[wanted_BT[mask_BT]], return_inverse=True)
+        mask_BT = mask_BT & wanted_BT
+        hidden_ND = flat_states(backbone, ids_N, positions_N, partial(_attend, in_order), wanted_U)
+    hidden_MD = hidden_ND.index_select(0, places_M)
     hidden_BTD = hidden_MD.new_zeros(*mask_BT.shape, hidden_MD.shape[1])
     return hidden_BTD.masked_scatter(mask_BT[:, :, None], hidden_MD)
 
@@ -171,6 +174,20 @@ def _probe_agrees(backbone: PreTrainedModel) -> bool:
     return torch.allclose(ours[wanted].float(), theirs[wanted].float(), rtol=tolerance, atol=tolerance)
 
 
+def _through_forward(backbone: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, pieces: list[Piece]) -> Tensor:
+    """Run the model's own forward pass, which reaches `_attention` with the pieces."""
+    output = backbone(
+        input_ids=ids_N[None],
+        position_ids=positions_N[None],
+        # Four dimensions: the model takes it for a finished mask and makes none; attention here needs none.
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids_N.device),
+        use_cache=False,
+        return_dict=True,
+        **{_KEYWORD: pieces},
+    )
+    return cast(Tensor, output.last_hidden_state)[0]
+
+
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -188,23 +205,25 @@ def _attention(
             tuple[Tensor, None],
             sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **keywords),
         )
-    groups = query.shape[1] // key.shape[1]
+    flat = [states[0].transpose(0, 1) for states in (query, key, value)]
+    return _attend(pieces, flat[0], flat[1], flat[2], scaling, dropout)[None], None
+
+
+def _attend(
+    pieces: list[Piece], query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float
+) -> Tensor:
+    """Causal attention of each row of a flat sequence, queries [N, H, W], keys and values [N, K, W] → [N, H, W]."""
+    # split, not slices: the gradient of a slice is as long as the whole sequence
+    lengths = [piece.length for piece in pieces]
+    columns = [torch.split(states, lengths) for states in (query, key, value)]
+    rows = {piece.start: list(row) for piece, row in zip(pieces, zip(*columns, strict=True), strict=True)}
     parts = []
     for piece in pieces:
-        row = [_row(states, piece) for states in (query, key, value)]
-        attended = scaled_dot_product_attention(
-            row[0], repeat_kv(row[1], groups), repeat_kv(row[2], groups), dropout_p=dropout, scale=scaling,
-            is_causal=True,
-        )  # fmt: skip
-        parts.append(attended[:, :, piece.prefix_length :])
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
-
-
-def _row(states: Tensor, piece: Piece) -> Tensor:
-    own = states[:, :, piece.start : piece.start + piece.length]
-    if not piece.prefix_length:
-        return own
-    return torch.cat([states[:, :, piece.prefix_start : piece.prefix_start + piece.prefix_length], own], dim=2)
+        row = rows[piece.start]
+        if shared := piece.prefix_length:
+            row = [torch.cat([whole[:shared], own]) for whole, own in zip(rows[piece.prefix_start], row, strict=True)]
+        parts.append(causal_attention(row[0], row[1], row[2], scale, dropout)[shared:])
+    return torch.cat(parts)
 
 
 # Under the name that models already carry, so that all that looks at it (decoding, the choice of a kernel) holds.

@@ -43,3 +43,8 @@ def recompute_activations(model: nn.Module) -> None:
         )
     for block in blocks:
         block.forward = _Recomputed(block)
+
+
+def is_recomputed(block: nn.Module) -> bool:
+    """Whether a block runs again in its backward pass."""
+    return isinstance(block.forward, _Recomputed)

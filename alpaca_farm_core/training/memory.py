@@ -112,17 +112,17 @@ def trained_parameters(model: Architecture, lora: LoraConfig) -> int:
 def activations(model: Architecture, tokens: int, precision: str, recomputed: bool, packed: bool = False) -> int:
     """Bytes that autograd keeps of the backbone for one micro-batch, and what one block needs on top in its turn.
 
-    Of packed rows attention keeps keys and values repeated for every head, and what it gives once per row and once in
-    all.
+    Of packed rows attention keeps what it gives once per row and once in all, and norms keep less.
     """
     hidden, wide = model.hidden, model.feed_forward
     # queries, keys, values and what attention gives
-    width = 5 * model.query_width if packed else 2 * model.query_width + 2 * model.key_width
+    width = (3 if packed else 2) * model.query_width + 2 * model.key_width
+    norms = 2 if packed else 4
     if precision == "bfloat16":
         # The residual stream stays in float32; each linear layer keeps its input as it was cast for it.
-        block = FLOAT32 * 4 * hidden + BFLOAT16 * (5 * hidden + width + 4 * wide)
+        block = FLOAT32 * norms * hidden + BFLOAT16 * (5 * hidden + width + 4 * wide)
     else:
-        block = FLOAT32 * (6 * hidden + width + 4 * wide)
+        block = FLOAT32 * ((2 + norms) * hidden + width + 4 * wide)
     ends = FLOAT32 * 4 * hidden
     in_turn = FLOAT32 * (2 * hidden + 3 * wide)
     blocks = model.layers * FLOAT32 * hidden + block if recomputed else model.layers * block

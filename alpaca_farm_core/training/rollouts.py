@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from alpaca_farm_core.data.collate import Batch, collate, token_budget_micro_bat
 from alpaca_farm_core.generation.engine import generate
 from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.generation.scoring import reads_eos, score
-from alpaca_farm_core.models.backbone import hidden_states
+from alpaca_farm_core.models.backbone import before, hidden_states
 from alpaca_farm_core.models.logprobs import TokenScores, logprobs_and_states, response_logprobs
 from alpaca_farm_core.models.sharding import whole_tensor
 from alpaca_farm_core.training.masking import masked_fill_zero
@@ -32,11 +32,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Responses:
-    """N sampled responses; EOS is the last token of the finished ones."""
+    """N sampled responses; EOS is the last token of the finished ones.
+
+    Attributes:
+        prompt_ids: What was answered.
+        response_ids: The answers.
+        finished: Whether they ended.
+        logprobs: Of each token as it was drawn; None where other weights or another precision than those in training
+            drew it.
+        entropies: In nats, of what each token was drawn from; likewise.
+    """
 
     prompt_ids: list[list[int]]
     response_ids: list[list[int]]
     finished: list[bool]
+    logprobs: list[list[float]] | None = None
+    entropies: list[list[float]] | None = None
 
     def __len__(self) -> int:
         """Return N."""
@@ -46,6 +57,15 @@ class Responses:
     def answers(self) -> tuple[list[list[int]], list[bool]]:
         """Responses and whether they finished, without their prompts."""
         return self.response_ids, self.finished
+
+    def drawn_scores(self, width: int, device: torch.device) -> TokenScores | None:
+        """What decoding knew of the tokens, grids [N, width], 0 behind the end of a response; None if nothing."""
+        if self.logprobs is None or self.entropies is None:
+            return None
+        columns = [
+            [[*row, *[0.0] * (width - len(row))] for row in values] for values in (self.logprobs, self.entropies)
+        ]
+        return TokenScores(*(torch.tensor(column, device=device) for column in columns))
 
     def width(self, rows: Sequence[int] | None = None) -> int:
         """Tokens of the longest response (of `rows`)."""
@@ -167,7 +187,9 @@ class Passes:
     def states(self, policy: PreTrainedModel, part: MicroBatch) -> Tensor:
         """Hidden states before each response token, [B, width, D]; gradients flow."""
         with self.arithmetic():
-            hidden_BTD = hidden_states(policy, part.batch.input_ids_BT, part.batch.attention_mask_BT)
+            hidden_BTD = hidden_states(
+                policy, part.batch.input_ids_BT, part.batch.attention_mask_BT, before(part.batch.response_mask_BT)
+            )
         places_BR = part.starts_B[:, None] + torch.arange(part.width, device=self.device)[None, :] - 1
         places_BR = places_BR.clamp(max=hidden_BTD.shape[1] - 1)
         return hidden_BTD.gather(1, places_BR[:, :, None].expand(-1, -1, hidden_BTD.shape[2]))
@@ -175,15 +197,21 @@ class Passes:
     def values(self, critic: ValueModel, part: MicroBatch) -> Tensor:
         """Values of the states before each response token, [B, width]; gradients flow."""
         with self.arithmetic():
-            values_BT = critic(part.batch.input_ids_BT, part.batch.attention_mask_BT)
+            values_BT = critic(
+                part.batch.input_ids_BT, part.batch.attention_mask_BT, before(part.batch.response_mask_BT)
+            )
         return part.on_grid(values_BT, shift=-1)
 
     @torch.no_grad()
     def all_token_scores(
-        self, policy: PreTrainedModel, responses: Responses, temperature: float, width: int
+        self, policy: PreTrainedModel, responses: Responses, temperature: float, width: int, entropies: bool = True
     ) -> TokenScores:
         """Score all responses; grids [N, width], 0 behind the end of a response."""
-        return TokenScores(*self._grids(responses, width, lambda part: self.token_scores(policy, part, temperature)))
+
+        def run(part: MicroBatch) -> TokenScores:
+            return self.token_scores(policy, part, temperature, entropies=entropies)
+
+        return TokenScores(*self._grids(responses, width, run))
 
     @torch.no_grad()
     def all_scores_and_values(
@@ -255,9 +283,17 @@ class Sampler:
             self._refresh()
             model = self._copy
         model.eval()
-        completions = generate(model, prompts, seeds, params, self._eos_id, self._pad_id, self._batch_size)
+        own = self._copy is None  # a copy has other digits, or is sharded otherwise
+        completions = generate(
+            model, prompts, seeds, params, self._eos_id, self._pad_id, self._batch_size, entropies=own
+        )
         self._policy.train(training)
-        return Responses(prompts, [c.token_ids for c in completions], [c.finished for c in completions])
+        responses = Responses(prompts, [c.token_ids for c in completions], [c.finished for c in completions])
+        if not own:
+            return responses
+        return replace(
+            responses, logprobs=[c.logprobs for c in completions], entropies=[c.entropies for c in completions]
+        )
 
     @torch.no_grad()
     def _refresh(self) -> None:

@@ -188,12 +188,14 @@ def test_greedy_equals_transformers_generate_with_a_sliding_window():
 def test_logprobs_are_those_of_a_full_forward_pass(llama, temperature):
     prompts = some_prompts()
     params = SamplingParams(20, temperature=temperature, top_p=0.9)
-    for prompt, completion in zip(prompts, generate(llama, prompts, list(range(9)), params, EOS, PAD), strict=True):
+    drawn = generate(llama, prompts, list(range(9)), params, EOS, PAD, batch_size=4, entropies=True)
+    for prompt, completion in zip(prompts, drawn, strict=True):
         ids = torch.tensor([prompt + completion.token_ids])
         mask = torch.arange(ids.shape[1])[None] >= len(prompt)
         with torch.no_grad():
-            scores = response_logprobs(llama, ids, torch.ones_like(ids), mask, temperature).logprobs_BT
-        torch.testing.assert_close(torch.tensor(completion.logprobs), scores[0, len(prompt) :], atol=1e-5, rtol=1e-5)
+            scores = response_logprobs(llama, ids, torch.ones_like(ids), mask, temperature)
+        for mine, theirs in zip((completion.logprobs, completion.entropies), scores, strict=True):
+            torch.testing.assert_close(torch.tensor(mine), theirs[0, len(prompt) :], atol=1e-5, rtol=1e-5)
 
 
 def test_samples_of_one_prompt_share_a_prefill_and_equal_those_of_single_calls(llama):

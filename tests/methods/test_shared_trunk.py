@@ -88,7 +88,7 @@ def test_values_of_the_rollout_are_the_head_on_the_policys_states(world, tmp_pat
 def test_the_backbone_runs_once_per_micro_batch(world, tmp_path):
     algorithm, setup, judged, objective = prepare(world, tmp_path, **SHARED)
     backbone, calls = setup.policy.model.base_model, []
-    backbone.register_forward_hook(lambda *_: calls.append(1))
+    backbone.embed_tokens.register_forward_hook(lambda *_: calls.append(1))
     parts = list(setup.passes.micro_batches(judged.responses, ROWS))
     update(algorithm, setup, objective).accumulate(ROWS)
     assert len(calls) == len(parts) > 1

@@ -64,18 +64,19 @@ def test_states_and_gradients_are_those_of_each_row_alone(llama, left):
     for mine, theirs in zip(ours, alone, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
     for mine, theirs in zip(gradients(ours), gradients(alone), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6 * float(theirs.abs().max()))
     assert not packed[~mask.bool()].any()
 
 
 def test_the_linear_layers_see_real_tokens_only_and_each_prefix_once(llama):
     seen = []
-    hook = llama.model.layers[0].mlp.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    feed = llama.model.layers[0].mlp
+    hook = feed.gate_proj.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
     packing_obstacle(llama)  # its own probe is over
     seen.clear()
     hidden_states(llama, *padded(ROWS))
     hook.remove()
-    assert seen == [(1, 13 + 1 + 5 + 12 + 2, 32)]
+    assert seen == [(13 + 1 + 5 + 12 + 2, 32)]
 
 
 def test_models_whose_attention_is_another_are_padded():

@@ -29,6 +29,7 @@ from alpaca_farm_core.types import Preference
 
 D, V, FEED, LAYERS, HEADS, PAIRS_OF_HEADS = 32, 200, 48, 2, 4, 2
 WEIGHTS = LAYERS * (2 * D * D + 2 * D * D * PAIRS_OF_HEADS // HEADS + 3 * D * FEED)
+WIDE = D * D + 3 * D * FEED  # of a block, behind attention: the last one runs it for the states that are read
 PROMPTS = [[3 + (i * 7 + j) % 190 for j in range(length)] for i, length in enumerate((9, 30, 14, 55, 8, 21))]
 FIRST = [[5 + (i * 11 + j) % 190 for j in range(length)] for i, length in enumerate((40, 3, 12, 7, 90, 25))]
 SECOND = [[9 + (i * 5 + j) % 190 for j in range(length)] for i, length in enumerate((5, 60, 17, 30, 2, 11))]
@@ -74,6 +75,11 @@ def products(run) -> int:
     return sum(count for name, count in counts.items() if str(name) in ("aten.mm", "aten.addmm"))
 
 
+def backbone(n_tokens, n_read):
+    """Products of one pass."""
+    return 2 * (WEIGHTS * n_tokens - WIDE * (n_tokens - n_read))
+
+
 def step(model, objective):
     """All micro-batches of one step over all rows, as the loop runs them."""
     tokens = [objective.tokens(row) for row in range(len(objective))]
@@ -89,7 +95,7 @@ def pairs():
 def test_sft_computes_real_tokens_and_the_head_on_responses(llama):
     rows = TokenisedRows(PROMPTS, FIRST, list(range(len(PROMPTS))))
     objective = DemonstrationLoss(llama, rows, rows, 0, BUDGET)
-    wanted = 6 * WEIGHTS * (N_PROMPTS + N_FIRST) + 6 * D * V * N_FIRST
+    wanted = 3 * backbone(N_PROMPTS + N_FIRST, N_FIRST) + 6 * D * V * N_FIRST
     assert products(lambda: step(llama, objective)) == pytest.approx(wanted, rel=0.01)
 
 
@@ -97,8 +103,9 @@ def test_dpo_computes_a_prompt_once_for_both_answers(llama):
     objective = PreferenceLoss(
         llama, ReferredPairs(pairs(), [(0.0, 0.0)] * 6), ReferredPairs(pairs(), []), DPOConfig(), 0, BUDGET
     )
-    distinct = N_PROMPTS + N_FIRST + N_SECOND
-    wanted = 6 * WEIGHTS * distinct + 6 * D * V * (N_FIRST + N_SECOND)
+    answers = N_FIRST + N_SECOND
+    # the state behind a prompt predicts the first token of both answers
+    wanted = 3 * backbone(N_PROMPTS + answers, answers - len(PROMPTS)) + 6 * D * V * answers
     assert products(lambda: step(llama, objective)) == pytest.approx(wanted, rel=0.01)
 
 
@@ -107,7 +114,7 @@ def test_a_reward_model_computes_a_prompt_once_for_both_answers():
     model = LlamaForSequenceClassification(config(num_labels=1))
     objective = PairLoss(model, pairs(), pairs(), 0, BUDGET)
     objective.tokens(0)
-    wanted = 6 * WEIGHTS * (N_PROMPTS + N_FIRST + N_SECOND)
+    wanted = 3 * backbone(N_PROMPTS + N_FIRST + N_SECOND, 2 * len(PROMPTS))
     assert products(lambda: step(model, objective)) == pytest.approx(wanted, rel=0.01)
 
 
@@ -116,18 +123,18 @@ def test_ppo_updates_and_scores_are_passes_over_real_tokens(llama):
     micro_batches(critic.backbone, [1], 1)
     responses = Responses(PROMPTS, FIRST, [True] * len(FIRST))
     passes = Passes(torch.device("cpu"), 0, BUDGET, contextlib.nullcontext, padded=False)
-    backbone, head, n = 2 * WEIGHTS * (N_PROMPTS + N_FIRST), 2 * D * V * N_FIRST, responses.width()
+    trunk, head, n = backbone(N_PROMPTS + N_FIRST, N_FIRST), 2 * D * V * N_FIRST, responses.width()
     scoring = products(lambda: passes.all_token_scores(llama, responses, 1.0, n))
-    assert scoring == pytest.approx(backbone + head, rel=0.01)
+    assert scoring == pytest.approx(trunk + head, rel=0.01)
     valuing = products(lambda: passes.all_values(critic, responses, n))
-    assert valuing == pytest.approx(backbone, rel=0.02)  # the value head sees the grid
+    assert valuing == pytest.approx(trunk, rel=0.02)  # the value head sees the grid
 
     def update():
         for part in passes.micro_batches(responses):
             passes.token_scores(llama, part, 1.0, entropies=False).logprobs_BT.sum().backward()
             passes.values(critic, part).sum().backward()
 
-    assert products(update) == pytest.approx(6 * WEIGHTS * 2 * (N_PROMPTS + N_FIRST) + 3 * head, rel=0.02)
+    assert products(update) == pytest.approx(2 * 3 * trunk + 3 * head, rel=0.02)
 
 
 def test_answers_to_one_prompt_share_it(llama):
@@ -137,7 +144,9 @@ def test_answers_to_one_prompt_share_it(llama):
     groups = [part.rows for part in passes.micro_batches(responses)]
     assert groups == [[4], [1, 3, 5], [0, 2]]  # 30 + 90 tokens, 55 + 35, 30 + 52: 90 more would not fit
     scoring = products(lambda: passes.all_token_scores(llama, responses, 1.0, responses.width()))
-    assert scoring == pytest.approx(2 * WEIGHTS * (55 + 30 + 30 + N_FIRST) + 2 * D * V * N_FIRST, rel=0.01)
+    read = N_FIRST - 3  # the state behind a prompt predicts the first tokens of all answers that share it
+    wanted = backbone(55 + 30 + 30 + N_FIRST, read) + 2 * D * V * N_FIRST
+    assert scoring == pytest.approx(wanted, rel=0.01)
 
 
 def test_padding_would_be_seen(llama):

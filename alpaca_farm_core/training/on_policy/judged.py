@@ -1,14 +1,14 @@
 """One rollout batch, judged: responses in; rewards and log-probabilities of policy and reference out.
 
-Old log-probabilities are computed in one pass over the finished responses, with the same code and
-batching as the reference's, not taken from decoding: at the first step the KL is exactly 0, and at the
-first update every ratio is exactly 1.
+Old log-probabilities are those that decoding drew with, where it ran the policy itself in the precision of training:
+a pass less, and the KL of the first step is 0 and the first ratios are 1 up to rounding (1e-5). Else, as of a bfloat16
+copy, they are computed in one pass over the finished responses, by the same code as the reference's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -93,13 +93,14 @@ def judge(
     scored = reward(answers)
     rewards_N = torch.tensor(scored.rewards, device=passes.device)
     finished_N = torch.tensor(responses.finished, device=passes.device)
-    shown = responses if policy_prompts is None else Responses(policy_prompts, *responses.answers)
+    shown = responses if policy_prompts is None else replace(responses, prompt_ids=policy_prompts)
     values_NR = None
     if value_head is None:
-        scores = passes.all_token_scores(policy, shown, config.temperature, width)
+        drawn = shown.drawn_scores(width, passes.device)
+        scores = drawn if drawn is not None else passes.all_token_scores(policy, shown, config.temperature, width)
     else:
         scores, values_NR = passes.all_scores_and_values(policy, value_head, shown, config.temperature, width)
-    reference_scores = passes.all_token_scores(reference, responses, config.temperature, width)
+    reference_scores = passes.all_token_scores(reference, responses, config.temperature, width, entropies=False)
     return Judged(
         responses,
         responses.mask_NR(width, passes.device),

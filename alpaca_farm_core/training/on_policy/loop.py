@@ -8,6 +8,7 @@ cannot drift.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -32,7 +33,6 @@ from alpaca_farm_core.training.on_policy.update import Update
 from alpaca_farm_core.training.optimiser import schedule_factor, set_learning_rate
 from alpaca_farm_core.training.order import stream_rows
 from alpaca_farm_core.training.rewards.base import Answers
-from alpaca_farm_core.training.rollouts import Responses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -197,7 +197,7 @@ class OnPolicy:
         responses = setup.sampler.sample(shown, seeds, self._sampling)
         answers = Answers(
             [prompts.instructions[row] for row in chosen],
-            Responses(tokens, *responses.answers),
+            replace(responses, prompt_ids=tokens),
             setup.loaded.tokenizer,
         )
         return judge(

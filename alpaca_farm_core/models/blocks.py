@@ -1,0 +1,148 @@
+"""Blocks of Llama's kind (Llama, Mistral, Qwen 2 and 3 …) over a flat sequence, as this project runs them.
+
+In: a backbone of transformers, tokens that lie end to end, and how they attend to each other. Out: the states that the
+backbone gives, from its own weights and modules (adapters included), with the formulas of `fused` between its linear
+layers, and the last block's wide part for the wanted tokens only. `runs_blocks` tells which backbones it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alpaca_farm_core.models.fused import rms_norm, rotate
+from alpaca_farm_core.models.recompute import is_recomputed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Attend = Callable[[Tensor, Tensor, Tensor, float | None, float], Tensor]
+"""What `causal_attention` is for one row, for all rows of a flat sequence."""
+
+_BACKBONE = {"embed_tokens", "layers", "norm", "rotary_emb"}
+_BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_NORMS = {"q_norm", "k_norm"}
+_FEED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def runs_blocks(backbone: PreTrainedModel) -> bool:
+    """Tell whether the backbone is built like Llama and gives the same states here as by itself. Remembered."""
+    if backbone not in _known:
+        _known[backbone] = _is_built_so(backbone) and _probe_agrees(backbone)
+    return _known[backbone]
+
+
+def causal_attention(
+    query_NHW: Tensor, key_NKW: Tensor, value_NKW: Tensor, scale: float | None, dropout: float
+) -> Tensor:
+    """Attention of one row's tokens to themselves and those before, [N, H, W]; K heads of keys serve H of queries."""
+    query, key, value = (states.transpose(0, 1)[None] for states in (query_NHW, key_NKW, value_NKW))
+    grouped = query.shape[1] != key.shape[1]
+    attended = nn.functional.scaled_dot_product_attention(
+        query, key, value, dropout_p=dropout, scale=scale, is_causal=True, enable_gqa=grouped
+    )
+    return attended[0].transpose(0, 1)
+
+
+def flat_states(
+    backbone: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, attend: Attend, wanted_M: Tensor | None = None
+) -> Tensor:
+    """Run the backbone over one flat sequence; states behind the final norm, [N, D]. Gradients flow.
+
+    Args:
+        backbone: One that `runs_blocks`.
+        ids_N: Tokens.
+        positions_N: Place of each in its row.
+        attend: Causal attention among the tokens of a row.
+        wanted_M: Indices of the tokens whose states are wanted, [M, D] then; None = all.
+    """
+    parts: Any = backbone
+    hidden_ND = parts.embed_tokens(ids_N)
+    cos, sin = parts.rotary_emb(hidden_ND, positions_N[None])  # [1, N, W]: both halves of W are alike
+    half = cos.shape[-1] // 2
+    angles = cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()
+    last = len(parts.layers) - 1
+    for index, block in enumerate(parts.layers):
+        arguments = (block, hidden_ND, *angles, attend, wanted_M if index == last else None)
+        if is_recomputed(block) and torch.is_grad_enabled():
+            hidden_ND = checkpoint(_block, *arguments, use_reentrant=False)
+        else:
+            hidden_ND = _block(*arguments)
+    return _norm(parts.norm, hidden_ND)
+
+
+def _block(
+    block: Any, hidden_ND: Tensor, cos_N1h: Tensor, sin_N1h: Tensor, attend: Attend, wanted_M: Tensor | None
+) -> Tensor:
+    attention, feed = block.self_attn, block.mlp
+    normed_ND = _norm(block.input_layernorm, hidden_ND)
+    query, key, value = (
+        layer(normed_ND).unflatten(-1, (-1, attention.head_dim))
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    if hasattr(attention, "q_norm"):
+        query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
+    query, key = rotate(query, cos_N1h, sin_N1h), rotate(key, cos_N1h, sin_N1h)
+    dropout = attention.attention_dropout if block.training else 0.0
+    attended_ND = attend(query, key, value, attention.scaling, dropout).flatten(1)
+    if wanted_M is not None:  # nothing reads what comes of the others
+        hidden_ND, attended_ND = hidden_ND.index_select(0, wanted_M), attended_ND.index_select(0, wanted_M)
+    hidden_ND = hidden_ND + attention.o_proj(attended_ND)
+    normed_ND = _norm(block.post_attention_layernorm, hidden_ND)
+    wide_NF = feed.act_fn(feed.gate_proj(normed_ND)) * feed.up_proj(normed_ND)
+    return cast(Tensor, hidden_ND + feed.down_proj(wide_NF))
+
+
+def _norm(norm: Any, x: Tensor) -> Tensor:
+    return rms_norm(x, norm.weight, norm.variance_epsilon)
+
+
+def _is_built_so(backbone: nn.Module) -> bool:
+    if {name for name, _ in backbone.named_children()} != _BACKBONE:
+        return False
+    parts: Any = backbone
+    return bool(len(parts.layers)) and all(map(_is_block, parts.layers)) and _is_norm(parts.norm)
+
+
+def _is_block(block: Any) -> bool:
+    if {name for name, _ in block.named_children()} != _BLOCK:
+        return False
+    attention = {name for name, _ in block.self_attn.named_children()}
+    norms = [block.input_layernorm, block.post_attention_layernorm]
+    norms += [getattr(block.self_attn, name) for name in _NORMS & attention]
+    return (
+        attention in (_ATTENTION, _ATTENTION | _NORMS)
+        and {name for name, _ in block.mlp.named_children()} == _FEED
+        and all(map(_is_norm, norms))
+        and all(hasattr(block.self_attn, name) for name in ("head_dim", "scaling", "attention_dropout"))
+    )
+
+
+def _is_norm(norm: nn.Module) -> bool:
+    """One weight and an ε; that nothing else is done with them, the probe shows."""
+    return hasattr(norm, "variance_epsilon") and [name for name, _ in norm.named_parameters()] == ["weight"]
+
+
+@torch.no_grad()
+def _probe_agrees(backbone: PreTrainedModel) -> bool:
+    device = backbone.device
+    size = min(int(backbone.config.get_text_config().vocab_size), 50)
+    ids_N = torch.arange(12, device=device) * 7 % size
+    training = {module: module.training for module in backbone.modules()}
+    backbone.eval()
+    try:
+        with torch.autocast(device.type, enabled=False):
+            ours = flat_states(backbone, ids_N, torch.arange(12, device=device), causal_attention)
+            theirs = backbone(input_ids=ids_N[None], use_cache=False, return_dict=True).last_hidden_state[0]
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+    tolerance = 1e-4 if ours.dtype == torch.float32 else 0.1
+    return torch.allclose(ours.float(), theirs.float(), rtol=tolerance, atol=tolerance)
