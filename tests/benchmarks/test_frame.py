@@ -1,15 +1,16 @@
-"""The benchmarks' own arithmetic: turns, ratios, memory, and how often worlds end their answers."""
+"""The benchmarks' own arithmetic: turns, ratios, memory, and the lengths of PPO's answers."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 
 import pytest
 
 from tests.benchmarks.frame import Arm, median, ratio, take_turns, write
 from tests.benchmarks.picture import collect, draw, markdown
-from tests.benchmarks.worlds import _untruncated
+from tests.benchmarks.training import forced_lengths
 
 SCRIPT = """
 import json, sys, time
@@ -49,14 +50,22 @@ def test_ratios_pair_the_runs_of_a_repeat():
     assert ratio(results, "a", "b", "x") == {"median": 2, "lowest": 1, "highest": 3}
 
 
-@pytest.mark.parametrize("limit", [48, 96, 192])
-def test_lengths_cut_at_the_limit_have_a_third_of_it_as_mean(limit):
-    end = _untruncated(3 / limit, limit)
-    going, mean = 1.0, 0.0
-    for length in range(1, limit):
-        mean += length * going * end
-        going *= 1 - end
-    assert mean + limit * going == pytest.approx(limit / 3, rel=1e-6)
+@pytest.mark.parametrize("count", [32, 10_000])
+def test_forced_lengths_are_cut_at_the_limit_and_have_a_third_of_it_as_mean(count):
+    lengths = forced_lengths(96, count)
+    assert sum(lengths) / count == pytest.approx(32, rel=0.02)
+    assert (min(lengths), max(lengths)) == (1, 96)
+
+
+def test_a_forced_length_is_geometric_at_every_place():
+    firsts = [forced_lengths(192, 3, seed)[0] for seed in range(4000)]
+    assert statistics.mean(firsts) == pytest.approx(64, rel=0.05)
+    assert statistics.median(firsts) == pytest.approx(47, rel=0.05)  # ln 2 of the mean of uncut ones, 68
+
+
+def test_forced_lengths_are_those_of_their_seed():
+    assert forced_lengths(96, 64) == forced_lengths(96, 64)
+    assert forced_lengths(96, 64) != forced_lengths(96, 64, seed=1)
 
 
 def test_tables_made_anew_replace_their_own_only(tmp_path):

@@ -52,7 +52,7 @@ def micro_batches(rows: list[tuple[list[int], list[int]]], size: int) -> Iterato
 
 def run(job: Mapping[str, Any], size: int) -> dict[str, float]:
     """Seconds for one pass over the rows in batches."""
-    model: Any = AutoModelForCausalLM.from_pretrained(Path(job["world"]) / "policy", dtype=torch.float32).train()
+    model: Any = AutoModelForCausalLM.from_pretrained(Path(job["world"]) / "endless", dtype=torch.float32).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     rows = rows_of(job)
     per_step = job["batch"] * (1 if job["kind"] == "sft" else 2)
@@ -80,7 +80,7 @@ def run(job: Mapping[str, Any], size: int) -> dict[str, float]:
 
 def run_ppo(job: Mapping[str, Any], size: int) -> dict[str, float]:
     """Seconds for the passes of PPO: policy, reference, reward and value forward; then both trained, each epoch."""
-    place = Path(job["world"]) / "policy"
+    place = Path(job["world"]) / "endless"
     policy, reference, reward, critic = (AutoModelForCausalLM.from_pretrained(place).train() for _ in range(4))
     optimisers = [torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) for model in (policy, critic)]
     rows = rows_of(job)

@@ -2,6 +2,7 @@
 
 Runs the real stage on a store of its own, from the world's folders and texts; the seconds are those of its
 optimiser steps: loading, reference log-probabilities made in advance and writing the artifact are not in them.
+Sampled answers end after the job's `lengths`, which come to the decoder as limits, a mark at which a row is done.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +108,19 @@ def common(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sft(study: Study) -> Artifact:
-    template = str(Path(study.job["world"]) / "policy" / "prompt_template.json")
-    model = {"source": str(Path(study.job["world"]) / "policy"), "template": template, "max_length": 512}
+    template = str(Path(study.job["world"]) / "endless" / "prompt_template.json")
+    model = {"source": str(Path(study.job["world"]) / "endless"), "template": template, "max_length": 512}
     values = {**common(study.job), "model": model, "n_samples": 0}
     return study.make(SFT, values, {"data": study.given(DATASET, "")})
 
 
 def reward(study: Study) -> Artifact:
-    inputs = {"policy": study.given(POLICY, "policy"), "preferences": study.given(PREFERENCES, "")}
+    inputs = {"policy": study.given(POLICY, "endless"), "preferences": study.given(PREFERENCES, "")}
     return study.make(REWARD, {**common(study.job), "eval_size": 2}, inputs)
 
 
 def dpo(study: Study) -> Artifact:
-    inputs = {"policy": study.given(POLICY, "policy"), "preferences": study.given(PREFERENCES, "")}
+    inputs = {"policy": study.given(POLICY, "endless"), "preferences": study.given(PREFERENCES, "")}
     precision = study.job["precision"]
     reference = study.make(REFERENCE, {"precision": precision}, inputs)
     data = study.given(DATASET, "")
@@ -137,7 +139,7 @@ def on_policy(study: Study, stage: Stage, **more: Any) -> Artifact:
         **job.get("settings", {}),
     }  # fmt: skip
     inputs = {
-        "policy": study.given(POLICY, job["policy"]),
+        "policy": study.given(POLICY, "endless"),
         "reward_model": study.given(REWARD_MODEL, "reward"),
         "data": study.given(DATASET, ""),
     }
@@ -153,9 +155,10 @@ def rloo(study: Study) -> Artifact:
 
 
 class Clock:
-    """Time spent in steps and, of it, in sampling; and what was sampled."""
+    """Time spent in steps and, of it, in sampling; and what was sampled, one after the other of the given lengths."""
 
-    def __init__(self) -> None:
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = iter(lengths)
         self.seconds = self.cpu_seconds = self.decode_seconds = 0.0
         self.lengths: list[int] = []
         self.prompts: list[int] = []
@@ -164,6 +167,7 @@ class Clock:
         """Look on from now on."""
         for loop in (Supervised, OnPolicy):
             self._time_steps(loop)
+        self._force_lengths()
         self._time_sampling()
 
     def _time_steps(self, loop: Any) -> None:
@@ -177,6 +181,16 @@ class Clock:
             return row
 
         loop._step = timed
+
+    def _force_lengths(self) -> None:
+        generate = rollouts.generate
+
+        def forced(model: Any, prompts: Any, *rest: Any, **named: Any) -> Any:
+            if len(prompts) > 1:  # the one held-out prompt is no episode
+                named["limits"] = list(islice(self._lengths, len(prompts)))
+            return generate(model, prompts, *rest, **named)
+
+        rollouts.generate = forced
 
     def _time_sampling(self) -> None:
         sample = rollouts.Sampler.sample
@@ -200,7 +214,7 @@ def main(path: str) -> None:
         device="cpu", checkpoint_seconds=1e9, own_process="when_needed", min_free_gb=0, **job.get("execution", {})
     )
     study = Study(job, Store(Path(job["folder"]) / "store"), execution)
-    clock = Clock()
+    clock = Clock(job["lengths"])
     clock.watch()
     artifact = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo, "rloo": rloo}[job["kind"]](study)
     rows = list(read_jsonl(artifact.path / "metrics.jsonl"))
@@ -216,6 +230,7 @@ def main(path: str) -> None:
             "episodes_per_s": len(clock.lengths) / result["seconds"],
             "decode_s": clock.decode_seconds,
             "mean_length": sum(clock.lengths) / len(clock.lengths),
+            "mean_prompt": sum(clock.prompts) / len(clock.prompts),
             "lengths": clock.lengths,
             "prompt_lengths": clock.prompts,
         }

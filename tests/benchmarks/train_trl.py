@@ -3,11 +3,13 @@
 Runs under the interpreter of an environment with TRL; knows nothing of this project. The seconds are those of the
 optimiser steps (from the beginning of training to the end of the last step): loading, tokenising, reference
 log-probabilities made in advance and saving are not in them. Job settings that begin with `trl_` are TRL's own.
+Sampled answers end after the job's `lengths`.
 """
 
 import json
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -17,6 +19,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    StoppingCriteria,
+    StoppingCriteriaList,
     TrainerCallback,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -65,12 +69,12 @@ def pairs(job):
         yield (prompt, second, first) if number % 2 else (prompt, first, second)
 
 
-def policy(job, part="policy"):
-    return AutoModelForCausalLM.from_pretrained(Path(job["world"]) / part, dtype=torch.float32)
+def policy(job):
+    return AutoModelForCausalLM.from_pretrained(Path(job["world"]) / "endless", dtype=torch.float32)
 
 
-def classifier(job, part="reward"):
-    return AutoModelForSequenceClassification.from_pretrained(Path(job["world"]) / part, dtype=torch.float32)
+def classifier(job):
+    return AutoModelForSequenceClassification.from_pretrained(Path(job["world"]) / "reward", dtype=torch.float32)
 
 
 def sft(job, tokenizer):
@@ -152,8 +156,8 @@ def ppo(job, tokenizer):
     return PPOTrainer(
         args=PPOConfig(**settings),
         processing_class=tokenizer,
-        model=policy(job, job["policy"]),
-        ref_model=policy(job, job["policy"]),
+        model=policy(job),
+        ref_model=policy(job),
         reward_model=classifier(job),
         value_model=classifier(job),
         train_dataset=Dataset.from_list(rows),
@@ -161,20 +165,43 @@ def ppo(job, tokenizer):
     )
 
 
-def watch_lengths(trainer, eos):
-    """Keep the lengths of sampled answers, EOS included."""
-    model = trainer.policy_model
-    generate, lengths = model.generate, []
+class Ends(StoppingCriteria):
+    """Each row of a batch ends after its own number of tokens."""
 
-    def watched(*args, **kwargs):
-        output = generate(*args, **kwargs)
-        new = output.sequences[:, kwargs["input_ids"].shape[1] :]
-        for row in new.tolist():
-            lengths.append(row.index(eos) + 1 if eos in row else len(row))
+    def __init__(self, prompt_width, ends_B):
+        self._width, self._ends_B = prompt_width, ends_B
+
+    def __call__(self, input_ids, scores, **kwargs):
+        """True at rows that are done."""
+        return input_ids.shape[1] - self._width >= self._ends_B
+
+
+def force_lengths(trainer, tokenizer, lengths):
+    """End sampled answers after the next of `lengths` tokens each; returns lengths of answers and prompts, as sampled.
+
+    The last token of an answer becomes EOS, and padding stands behind it, as if that EOS had been drawn: TRL sees
+    nothing else. A padding token drawn before, which TRL would take for the end, becomes the prompt's last token.
+    """
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model, left = trainer.policy_model, iter(lengths)
+    generate, answers, prompts = model.generate, [], []
+
+    def forced(*args, **kwargs):
+        ids_BT = kwargs["input_ids"]
+        ends_B = torch.tensor(list(islice(left, len(ids_BT))))
+        ends = StoppingCriteriaList([Ends(ids_BT.shape[1], ends_B)])
+        output = generate(*args, stopping_criteria=ends, **kwargs)
+        new_BR = output.sequences[:, ids_BT.shape[1] :]  # a view
+        assert new_BR.shape[1] == max(ends_B), "sampling ends with the longest row"
+        after_BR = torch.arange(new_BR.shape[1]) - (ends_B[:, None] - 1)
+        new_BR.copy_(new_BR.where(new_BR != pad, ids_BT[:, -1:]))
+        new_BR[after_BR == 0], new_BR[after_BR > 0] = eos, pad
+        answers.extend(row.index(eos) + 1 for row in new_BR.tolist())
+        prompts.extend(kwargs["attention_mask"].sum(1).tolist())
         return output
 
-    model.generate = watched
-    return lengths
+    model.generate = forced
+    return answers, prompts
 
 
 def main(path):
@@ -184,11 +211,11 @@ def main(path):
     else:
         from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
     imports_mb = psutil.Process().memory_info().rss / 2**20
-    tokenizer = AutoTokenizer.from_pretrained(Path(job["world"]) / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(Path(job["world"]) / "endless")
     trainer = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo}[job["kind"]](job, tokenizer)
     clock = Clock()
     trainer.add_callback(clock)
-    lengths = watch_lengths(trainer, tokenizer.eos_token_id) if job["kind"] == "ppo" else []
+    answers, prompts = force_lengths(trainer, tokenizer, job["lengths"]) if job["kind"] == "ppo" else ([], [])
     trainer.train()
     result = {
         "seconds": clock.seconds,
@@ -197,11 +224,12 @@ def main(path):
         "state_mb": job["state_mb"],
         "losses": clock.losses,
     }
-    if lengths:
+    if answers:
         result |= {
-            "episodes_per_s": len(lengths) / result["seconds"],
-            "mean_length": sum(lengths) / len(lengths),
-            "lengths": lengths,
+            "episodes_per_s": len(answers) / result["seconds"],
+            "mean_length": sum(answers) / len(answers),
+            "mean_prompt": sum(prompts) / len(prompts),
+            "lengths": answers,
         }
     else:
         result["tokens_per_s"] = job["tokens"] / result["seconds"]

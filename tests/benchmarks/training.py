@@ -9,18 +9,22 @@ as it does by itself (`trl`), and once more as fast as it can be set (`trl_best`
 is off, its logits are chunked by its own fused head, DPO's reference log-probabilities are made before the clock
 starts on both sides. `bare` is the limit: see `train_bare`.
 
-PPO tables (peer: TRL 1.12, the last with a PPOTrainer). `ppo`: answers end at every token with the same chance, mean
-a third of the maximum; `ppo_max`: none ends. Same episodes, epochs, optimiser steps and decode batch; TRL's
-micro-batch is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are several. Both sides sample
-for themselves, so mean lengths differ by chance; they are in the results. `bare` has the same passes over the same
-lengths as ours, and ours' own seconds of sampling.
+PPO tables (peer: TRL 1.12, the last with a PPOTrainer). Both sides sample for themselves, from a model whose EOS is
+never drawn, but episode i of a run ends after the same number of tokens on both (`lengths` of the job), which neither
+decoder is told: it finds a row at its end. `ppo`: lengths as of answers that end at every token with the same chance,
+cut at the maximum, mean a third of it; `ppo_max`: all at the maximum. Same episodes, epochs, optimiser steps and
+decode batch; each side takes prompts in an order of its own, their mean lengths are in the results. TRL's micro-batch
+is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are several. `bare` has the same passes over
+the same lengths as ours, and ours' own seconds of sampling.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +32,14 @@ from typing import Any
 from safetensors import safe_open
 
 from tests.benchmarks.frame import HERE, Arm, Result, machine, median, ours, peer, ratio, run, take_turns, write
-from tests.benchmarks.worlds import MAX_NEW_TOKENS, NAMES, make_world
+from tests.benchmarks.worlds import NAMES, make_world
 
 SUPERVISED, ON_POLICY = ("sft", "reward", "dpo"), ("ppo", "ppo_max")
 BATCH, MICRO_BATCH = 16, 8
 ROWS = {"nano": 64, "llama14m": 48, "smollm2": 16}
-EPISODES = {"nano": 32, "llama14m": 32, "smollm2": 8}
+EPISODES = {"nano": 32, "llama14m": 32, "smollm2": 16}
+MAX_NEW_TOKENS = {"nano": 96, "llama14m": 192, "smollm2": 192}
+STEPS = 2
 PPO_MICRO_BATCHES = {"nano": (8,), "llama14m": (8,), "smollm2": (4,)}
 TUNED: dict[str, dict[str, Any]] = {
     "sft": {"trl_padding_free": True},
@@ -45,30 +51,48 @@ BYTES = {"trained": 16, "frozen": 4}
 """Per weight in float32: with gradient and AdamW's two moments, or alone."""
 
 
-def job_of(table: str, world: Path, rows: int, precision: str) -> dict[str, Any]:
-    """What all arms of a table are told."""
+def forced_lengths(limit: int, count: int, seed: int = 0) -> list[int]:
+    """Draw numbers of tokens after which answers end: geometric, cut at `limit`, with a mean of a third of it.
+
+    One of each `count`-th part of the distribution, in random order: so that the mean of a few is right too.
+    """
+    low, high = 1e-6, 3 / limit
+    for _ in range(60):  # the chance to end at each token; the mean falls with it
+        chance = (low + high) / 2
+        too_long = (1 - (1 - chance) ** limit) / chance > limit / 3
+        low, high = (chance, high) if too_long else (low, chance)
+    draw = random.Random(seed)
+    shares = [(part + draw.random()) / count for part in range(count)]
+    draw.shuffle(shares)
+    return [min(limit, 1 + int(math.log(1 - share) / math.log(1 - high))) for share in shares]
+
+
+def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEPS) -> dict[str, Any]:
+    """What all arms of a table are told; `steps` are PPO's."""
     ids = json.loads((world / "rows.json").read_text())
     lengths = {name: [len(row) for row in ids[name][:rows]] for name in ("prompts", "responses", "others")}
     prompts, answers = sum(lengths["prompts"]), sum(lengths["responses"])
     kind = table.removesuffix("_max")
-    weights = _weights(world / "policy")
+    weights = _weights(world / "endless")
+    limit, episodes = MAX_NEW_TOKENS[world.name], EPISODES[world.name]
+    n_answers = episodes * steps
     # PPO holds a reference and a reward model besides, and trains a critic
     models = BYTES["trained"] * (2 if kind == "ppo" else 1) + BYTES["frozen"] * (2 if kind == "ppo" else 0)
     return {
         "kind": kind,
         "world": str(world),
-        "policy": "endless" if table.endswith("_max") else "policy",
         "rows": rows,
         "tokens": prompts + answers if kind == "sft" else 2 * prompts + answers + sum(lengths["others"]),
         "batch": BATCH,
         "micro_batch": MICRO_BATCH,
         "precision": precision,
         "state_mb": models * weights / 2**20,
-        "max_new_tokens": MAX_NEW_TOKENS[world.name],
-        "episodes": EPISODES[world.name],
+        "max_new_tokens": limit,
+        "lengths": [limit] * n_answers if table.endswith("_max") else forced_lengths(limit, n_answers),
+        "episodes": episodes,
         "epochs": 2,
-        "steps": 2,
-        "rollout_micro_batch": EPISODES[world.name],
+        "steps": steps,
+        "rollout_micro_batch": episodes,
     }
 
 
@@ -93,6 +117,9 @@ def on_policy(table: str, job: Mapping[str, Any], python: Path, repeats: int) ->
     best = max(sizes, key=lambda size: tried[size]["episodes_per_s"]) if tried else sizes[0]
     arms = [Arm("ours", ours("train_ours"), job), Arm("trl", trl, {**job, "micro_batch": best})]
     results = take_turns(arms, repeats)
+    for name, runs in results.items():
+        if any(sorted(result["lengths"]) != sorted(job["lengths"]) for result in runs):
+            raise SystemExit(f"{name}: answers have other lengths than they were given")
     for result in results["ours"]:
         lengths = {name: result.pop(name) for name in ("lengths", "prompt_lengths")}
         bare = run(Arm("bare", ours("train_bare"), {**job, **lengths}))
@@ -103,7 +130,8 @@ def on_policy(table: str, job: Mapping[str, Any], python: Path, repeats: int) ->
         result.pop("lengths")
     found = summary(results, "episodes_per_s", TARGETS[table], job)
     found["trl_micro_batch"] = best
-    found["mean_length"] = {side: median(results[side], "mean_length") for side in ("ours", "trl")}
+    found["mean_length"] = sum(job["lengths"]) / len(job["lengths"])
+    found["mean_prompt"] = {side: median(results[side], "mean_prompt") for side in ("ours", "trl")}
     found["decode_s"] = median(results["ours"], "decode_s")
     return found
 
@@ -133,7 +161,7 @@ def summary(results: Mapping[str, Sequence[Result]], key: str, target: float, jo
         if losses:
             found[name]["first_and_last_loss"] = [losses[0][0], losses[0][-1]]
     found["target_met"] = found["times_as_fast_as_trl"]["median"] >= target
-    settings = {name: value for name, value in job.items() if name not in ("world",)}
+    settings = {name: value for name, value in job.items() if name not in ("world", "lengths")}
     return {"settings": settings, "target": target, **found}
 
 
@@ -157,6 +185,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=0, help="rows of the supervised tables; 0 = by the world")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the PPO tables")
     parser.add_argument("--work", type=Path, default=Path(os.environ.get("BENCH_WORK", ".bench")))
     parser.add_argument("--trl", type=Path, default=Path(".bench/trl/bin/python"))
     parser.add_argument("--trl-ppo", type=Path, default=Path(".bench/trl-ppo/bin/python"))
@@ -164,12 +193,12 @@ def main() -> None:
     options = parser.parse_args()
     command = (
         f"python -m tests.benchmarks.training --tables {' '.join(options.tables)} --worlds {' '.join(options.worlds)} "
-        f"--precision {options.precision} --repeats {options.repeats}"
+        f"--precision {options.precision} --repeats {options.repeats} --steps {options.steps}"
     )
     for name in options.worlds:
         world = make_world(name, options.work.absolute())
         for table in options.tables:
-            job = job_of(table, world, options.rows or ROWS[name], options.precision)
+            job = job_of(table, world, options.rows or ROWS[name], options.precision, options.steps)
             of_ppo = table in ON_POLICY
             python = options.trl_ppo if of_ppo else options.trl
             found = (on_policy if of_ppo else supervised)(table, job, python.absolute(), options.repeats)

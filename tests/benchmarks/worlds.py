@@ -1,14 +1,14 @@
 """Models and rows that the training and decoding tables use, made from seeds alone, as plain folders and JSON files.
 
-A world is a folder: `policy/` (a Llama; as a trained model's, its answers end: after every token with the same
-probability, so that lengths are geometric with a mean of about a third of `max_new_tokens`), `endless/` (the same
-with an EOS that is never drawn), `reward/` (a classifier of the same shape), `rows.json` (token ids of prompts,
-responses and pairs) and the same rows as texts for this project's stages. Both sides of a table read the same files.
+A world is a folder: `endless/` (a Llama whose EOS is never drawn: where an answer ends is for the tables to say),
+`reward/` (a classifier of the same shape) and `rows.json` (token ids of prompts, responses and pairs, and the same
+rows as texts for this project's stages). Both sides of a table read the same files.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -36,10 +36,10 @@ LLAMAS = {
 }  # fmt: skip
 NAMES = (*LLAMAS, "smollm2")
 TEMPLATE = {"with_input": "{instruction} {input}", "without_input": "{instruction}"}
-MAX_NEW_TOKENS = {"nano": 96, "llama14m": 192, "smollm2": 48}
 N_ROWS = 512
 _EOS_CONSTANT = 4.0
 """Value of the first coordinate of every token's embedding: what the EOS row of the head reads."""
+_EOS_CHANCE = 1e-9
 
 
 def make_world(name: str, work: Path) -> Path:
@@ -49,27 +49,13 @@ def make_world(name: str, work: Path) -> Path:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    probability = 1 / (MAX_NEW_TOKENS[name] / 3)
     model, tokenizer = _smollm2() if name == "smollm2" else _llama(name)
     rows = _rows(tokenizer, 7)
-    for part, share in (("policy", _untruncated(probability, MAX_NEW_TOKENS[name])), ("endless", 1e-9)):
-        _end_with(model, tokenizer, share, rows)
-        _save(model, tokenizer, folder / part)
-    _save(_classifier(folder / "policy"), tokenizer, folder / "reward")
+    _never_end(model, tokenizer, rows)
+    _save(model, tokenizer, folder / "endless")
+    _save(_classifier(folder / "endless"), tokenizer, folder / "reward")
     (folder / "rows.json").write_text(json.dumps(rows))
     return folder
-
-
-def _untruncated(probability: float, limit: int) -> float:
-    """Chance to end at each token for which lengths cut at `limit` have the mean 1 / probability."""
-    low, high = 1e-6, probability
-    for _ in range(60):
-        middle = (low + high) / 2
-        if (1 - (1 - middle) ** limit) / middle > 1 / probability:
-            low = middle
-        else:
-            high = middle
-    return high
 
 
 def _llama(name: str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -103,8 +89,8 @@ def _smollm2() -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def _end_with(model: Any, tokenizer: Any, probability: float, rows: dict[str, Any]) -> None:
-    """Give EOS the row of the tied head for which it is drawn with about this probability at every position.
+def _never_end(model: Any, tokenizer: Any, rows: dict[str, Any]) -> None:
+    """Give EOS the row of the tied head for which its chance p to be drawn is about 1e-9 at every position.
 
     Least squares on what the head sees over random rows: wᵀh ≈ log Σ exp(other logits) + log(p / (1 − p)).
     """
@@ -116,18 +102,18 @@ def _end_with(model: Any, tokenizer: Any, probability: float, rows: dict[str, An
     eos = tokenizer.eos_token_id
     logits_NV = hidden_ND @ weight_VD.T
     logits_NV[:, eos] = -torch.inf
-    wanted_N = logits_NV.logsumexp(1) + torch.log(torch.tensor(probability / (1 - probability)))
+    wanted_N = logits_NV.logsumexp(1) + math.log(_EOS_CHANCE / (1 - _EOS_CHANCE))
     system = hidden_ND.double().T @ hidden_ND.double()
     ridge = 1e-6 * system.diagonal().mean() * torch.eye(len(system), dtype=torch.float64)
     solution_D = torch.linalg.solve(system + ridge, hidden_ND.double().T @ wanted_N.double())
     weight_VD[eos] = solution_D.float()
 
 
-def _classifier(policy: Path) -> Any:
-    config = AutoConfig.from_pretrained(policy)
+def _classifier(model: Path) -> Any:
+    config = AutoConfig.from_pretrained(model)
     config.num_labels = 1
     torch.manual_seed(1)
-    return AutoModelForSequenceClassification.from_pretrained(policy, config=config, dtype=torch.float32)
+    return AutoModelForSequenceClassification.from_pretrained(model, config=config, dtype=torch.float32)
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> None:
