@@ -10,6 +10,7 @@ TORCH_INDEX ?=
 STORE ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
       $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+DEBIAN = chromium postgresql
 CODE = alpaca_farm_core tasks flows tests
 
 BENCH ?= .bench
@@ -17,7 +18,7 @@ BENCH ?= .bench
 BENCH_TRAINING = BENCH_WORK=$(BENCH) $(VENV)/bin/python -m tests.benchmarks.training \
       --trl $(BENCH)/trl/bin/python --trl-ppo $(BENCH)/trl-ppo/bin/python
 
-.PHONY: demo test test-slow lint format clean bench bench-quick bench-peers
+.PHONY: demo test test-slow debian lint format clean bench bench-quick bench-peers
 
 demo: $(VENV)/.run
 	$(VENV)/bin/alpaca-farm demo $(if $(STORE),--store $(STORE))
@@ -25,8 +26,17 @@ demo: $(VENV)/.run
 test: lint
 	$(VENV)/bin/python -m pytest
 
-test-slow: $(VENV)/.slow
-	$(VENV)/bin/python -m pytest -m slow
+test-slow: $(VENV)/.slow debian
+	$(VENV)/bin/python -m pytest -m slow -rs
+
+# Browser and database server of the slow tests, from Debian's packages; where they cannot be installed, the tests that
+# need them are skipped and say so.
+debian:
+	@missing=$$(for package in $(DEBIAN); do dpkg -s $$package > /dev/null 2>&1 || echo $$package; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else false; fi || echo "Not installed:" $$missing "(apt-get install as root); the tests that need them are skipped."
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check $(CODE)

@@ -16,15 +16,15 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 BLOCK = 64
-"""Positions by which a cache grows."""
+"""Positions by which a cache grows; it grows by half of what is in use, within what can be needed."""
 
 
 class SlotLayer(DynamicLayer):  # type: ignore[misc]
     """One layer: buffers of slots × positions, of which the first slots and a window of positions are in use."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, most: int) -> None:
         super().__init__()
-        self._slots, self._rows = slots, 0
+        self._slots, self._most, self._rows = slots, most, 0
         self._start = self._end = 0
         self._buffers: list[Tensor] = []
 
@@ -76,7 +76,8 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
     def _move_window(self, start: int) -> None:
         """Let the window begin at `start`, in buffers with room behind it."""
         end = start + self._end - self._start
-        capacity = -(-(end + 1) // BLOCK) * BLOCK
+        needed = end + 1
+        capacity = -(-max(needed, min(needed * 3 // 2, self._most)) // BLOCK) * BLOCK
         for index, buffer in enumerate(self._buffers):
             slots, heads, _, width = buffer.shape
             # zeros, not empty: masked positions must hold finite numbers, because 0 × NaN is NaN
@@ -94,9 +95,9 @@ class SlotCache:
 
     refillable = True
 
-    def __init__(self, config: Any, slots: int) -> None:
+    def __init__(self, config: Any, slots: int, most: int) -> None:
         self.past = DynamicCache(config=config)
-        self.past.layers = [SlotLayer(slots) for _ in self.past.layers]
+        self.past.layers = [SlotLayer(slots, most) for _ in self.past.layers]
         self.width = 0
 
     def add(self, prefilled: DynamicCache, source: Tensor, width: int) -> None:
@@ -146,8 +147,8 @@ class ShrinkingCache:
             layer.batch_select_indices(rows)
 
 
-def make_cache(config: Any, slots: int) -> SlotCache | ShrinkingCache:
-    """An empty decoding cache of `slots` rows for a model of this config."""
+def make_cache(config: Any, slots: int, most: int) -> SlotCache | ShrinkingCache:
+    """An empty decoding cache of `slots` rows for a model of this config; a row has at most `most` positions."""
     layers = DynamicCache(config=config).layers
     plain = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-    return SlotCache(config, slots) if plain else ShrinkingCache()
+    return SlotCache(config, slots, most) if plain else ShrinkingCache()

@@ -72,7 +72,8 @@ def generate(
     limits = [params.max_new_tokens] * len(prompts) if limits is None else limits
     slots = min(batch_size, len(prompts))
     reader = Reader(model, prompts, pad_id, slots)
-    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots, entropies)
+    most = max((len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)), default=0)
+    batch = _Batch(model, seeds, limits, params, eos_id, pad_id, slots, most, entropies)
     results: dict[int, Completion] = {}
     news: list[Completion] = []
     while reader or batch.has_rows:
@@ -99,6 +100,7 @@ class _Batch:
         eos_id: int,
         pad_id: int,
         slots: int,
+        most: int,
         entropies: bool,
     ) -> None:
         self._model, self._params, self._eos_id, self._entropies = model, params, eos_id, entropies
@@ -106,7 +108,7 @@ class _Batch:
         self._banned = [*([] if pad_id == eos_id else [pad_id]), *_suppressed(model)]
         self._device = next(model.parameters()).device
         self._look_every = LOOK_EVERY_ON_CPU if self._device.type == "cpu" else LOOK_EVERY_ELSEWHERE
-        self._cache = make_cache(model.config, slots)
+        self._cache = make_cache(model.config, slots, most)
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
         self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
         self._slots = Slots(slots, params.max_new_tokens, self._device)

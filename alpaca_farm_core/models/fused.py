@@ -34,6 +34,14 @@ def rotate(x_NHW: Tensor, cos_N1h: Tensor, sin_N1h: Tensor) -> Tensor:
     return cast(Tensor, _Rotate.apply(x_NHW, cos_N1h, sin_N1h))  # type: ignore[no-untyped-call]
 
 
+def chosen_logprobs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Log softmax of each row at its target, [N], in the dtype of the logits. The backward pass can run once only.
+
+    d log p_t / d z = 1_t − p: made in place of the log-probabilities kept, which are as large as the logits.
+    """
+    return cast(Tensor, _ChosenLogprobs.apply(logits_NV, targets_N))  # type: ignore[no-untyped-call]
+
+
 class _RMSNorm(torch.autograd.Function):
     """Keeps the input and one number per row."""
 
@@ -76,6 +84,25 @@ class _Rotate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _turned(grad, cos, sin, -1).to(ctx.dtype), None, None
+
+
+class _ChosenLogprobs(torch.autograd.Function):
+    """Keeps all log-probabilities, and nothing else of the size of the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        logprobs_NV = torch.log_softmax(logits_NV, dim=-1)
+        ctx.save_for_backward(logprobs_NV, targets_N)
+        return logprobs_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:
+        logprobs_NV, targets_N = ctx.saved_tensors
+        grad_N1 = grad_N.unsqueeze(-1)
+        # In place: torch itself refuses a second backward pass over a kept tensor that was changed.
+        grad_NV = logprobs_NV.exp_().mul_(-grad_N1)
+        return grad_NV.scatter_add_(-1, targets_N.unsqueeze(-1), grad_N1), None
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:

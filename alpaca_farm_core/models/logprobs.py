@@ -23,6 +23,7 @@ from alpaca_farm_core.models.backbone import (
     takes_position_ids,
     with_parts,
 )
+from alpaca_farm_core.models.fused import chosen_logprobs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -206,11 +207,12 @@ def _from_logits(
     logits_NV: Tensor, targets_N: Tensor, temperature: float, entropy_grad: bool, entropies: bool
 ) -> tuple[Tensor, Tensor]:
     """Log softmax(z/τ) at the target, and H = −Σ p log p (0 unless asked for), both in float32."""
-    logits_NV = logits_NV.float()
-    logprobs_NV = torch.log_softmax(logits_NV / temperature if temperature != 1.0 else logits_NV, dim=-1)
-    chosen_N = logprobs_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
+    logits_NV = logits_NV.float() / temperature if temperature != 1.0 else logits_NV.float()
     if not entropies:
+        chosen_N = chosen_logprobs(logits_NV, targets_N)
         return chosen_N, torch.zeros_like(chosen_N.detach())
+    logprobs_NV = torch.log_softmax(logits_NV, dim=-1)
+    chosen_N = logprobs_NV.gather(-1, targets_N.unsqueeze(-1)).squeeze(-1)
     return chosen_N, entropy(logprobs_NV if entropy_grad else logprobs_NV.detach())
 
 

@@ -126,7 +126,7 @@ def bare_seconds(model: Any, prompts: list[list[int]], lengths: list[int], batch
     began = time.perf_counter()
     model(input_ids=few, use_cache=False, logits_to_keep=1)
     prefill = (time.perf_counter() - began) / few.numel() * n_prompt_tokens
-    cache, prefilled = make_cache(model.config, batch_size), DynamicCache(config=model.config)
+    cache, prefilled = make_cache(model.config, batch_size, context + steps), DynamicCache(config=model.config)
     model(input_ids=block, past_key_values=prefilled, use_cache=True, logits_to_keep=1)
     cache.add(prefilled, torch.arange(batch_size), block.shape[1])
     began = time.perf_counter()

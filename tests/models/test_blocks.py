@@ -1,5 +1,7 @@
 """Blocks as this project runs them: their formulas, states and gradients of transformers' blocks, what is spared."""
 
+import math
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +18,7 @@ from transformers import (
 from alpaca_farm_core.models.backbone import before, hidden_states, plain_hidden_states
 from alpaca_farm_core.models.blocks import runs_blocks
 from alpaca_farm_core.models.config import LoraConfig
-from alpaca_farm_core.models.fused import rms_norm, rotate
+from alpaca_farm_core.models.fused import chosen_logprobs, rms_norm, rotate
 from alpaca_farm_core.models.lora import adapt
 from alpaca_farm_core.models.packing import packing_obstacle
 from alpaca_farm_core.models.recompute import recompute_activations
@@ -80,6 +82,25 @@ def test_rotation_is_a_complex_product_and_its_gradient_turns_back():
     rotated = rotate(x, angles.cos(), angles.sin())
     torch.testing.assert_close(rotated, torch.cat([turned.real, turned.imag], -1))
     assert torch.autograd.gradcheck(lambda x: rotate(x, angles.cos(), angles.sin()), (x,))
+
+
+def test_chosen_log_probabilities_and_their_gradient_are_those_of_the_softmax():
+    logits = torch.tensor([[0.0, 1.0, -2.0], [3.0, 3.0, 3.0]], dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([1, 0])
+    chosen = chosen_logprobs(logits, targets)
+    normaliser = math.log(1 + math.e + math.exp(-2))
+    assert chosen.tolist() == pytest.approx([1 - normaliser, -math.log(3)])
+    (chosen * torch.tensor([2.0, -1.0])).sum().backward()
+    p = [math.exp(z - normaliser) for z in (0, 1, -2)]
+    expected = [[-2 * p[0], 2 - 2 * p[1], -2 * p[2]], [-1 + 1 / 3, 1 / 3, 1 / 3]]
+    torch.testing.assert_close(logits.grad, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_second_backward_pass_over_them_is_refused():
+    chosen = chosen_logprobs(torch.randn(2, 3, requires_grad=True), torch.tensor([1, 0])).sum()
+    chosen.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        chosen.backward()
 
 
 def gradients(model, states, mask):
