@@ -19,6 +19,7 @@ from alpaca_farm_core.models.backbone import (
     backbone_of,
     before,
     hidden_states,
+    plain_hidden_states,
     position_ids,
     takes_position_ids,
     with_parts,
@@ -293,7 +294,8 @@ def _probe_agrees(model: PreTrainedModel, head: Head) -> bool:
     ids = torch.arange(2, device=model.device).unsqueeze(0)
     try:
         own = _own_logits(model, ids, torch.ones_like(ids))
-        ours = head(hidden_states(model, ids, torch.ones_like(ids)))
+        # The model's own states: the question is what it does behind them, not how they round here.
+        ours = head(plain_hidden_states(backbone_of(model), ids, torch.ones_like(ids)))
     finally:
         for module, flag in training.items():
             module.training = flag

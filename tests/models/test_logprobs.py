@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from alpaca_farm_core.models import logprobs
 from alpaca_farm_core.models.logprobs import head_obstacle, response_logprobs, token_logprobs
@@ -135,6 +135,15 @@ def test_one_chunk_runs_the_head_once(causal_lm):
     response_logprobs(causal_lm, *batch()).logprobs_BT.sum().backward()
     hook.remove()
     assert seen == [8]
+
+
+def test_large_logits_are_no_obstacle_to_the_chunked_head():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2)).eval()
+    with torch.no_grad():
+        model.lm_head.weight *= 1000
+    assert head_obstacle(model) == ""
 
 
 def soft_capped():
