@@ -101,7 +101,7 @@ class Bucket:
         """Key → size in bytes of all objects whose key begins with the folder `prefix`."""
         found = self._patiently(lambda: self._fs.find(self._path(prefix), detail=True))
         start = len(self._root) + 1
-        # s3fs names the folder itself where its first object is written just behind the listing.
+        # s3fs lists the folder itself while its first object is being written.
         files = {path: entry for path, entry in sorted(found.items()) if entry["type"] == "file"}
         return {path[start:]: int(entry["size"]) for path, entry in files.items() if path[start:]}
 

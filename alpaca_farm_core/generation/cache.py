@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 BLOCK = 64
-"""Positions by which a cache grows; it grows by half of what is in use, within what can be needed."""
+"""Capacities are multiples of this many positions."""
 
 
 class SlotLayer(DynamicLayer):  # type: ignore[misc]
@@ -74,7 +74,7 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (buffer[: self._rows, :, self._start : self._end] for buffer in self._buffers)
 
     def _move_window(self, start: int) -> None:
-        """Let the window begin at `start`, in buffers with room behind it."""
+        """Let the window begin at `start`, in buffers with room behind it: half as much again, within `most`."""
         end = start + self._end - self._start
         needed = end + 1
         capacity = -(-max(needed, min(needed * 3 // 2, self._most)) // BLOCK) * BLOCK

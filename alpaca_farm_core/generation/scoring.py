@@ -47,10 +47,8 @@ def rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_
 
 def _rewards_at_end(reward_model: PreTrainedModel, input_ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
     score: Any = reward_model.score
-    places_1T, last_B1 = (
-        torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)[None, :],
-        lengths_B[:, None] - 1,
-    )
+    places_1T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)[None, :]
+    last_B1 = lengths_B[:, None] - 1
     hidden_BTD = hidden_states(reward_model, input_ids_BT, (places_1T <= last_B1).long(), places_1T == last_B1)
     last_BD = hidden_BTD[torch.arange(len(lengths_B), device=hidden_BTD.device), lengths_B - 1]
     # The head stays out of autocast: three digits are too few for a reward.

@@ -24,7 +24,7 @@ class Completion:
         token_ids: Its tokens; the last one is EOS exactly when `finished`.
         logprobs: Log-probability of each token under the temperature-scaled policy before top-k and top-p.
         finished: Whether it ended by itself before the token limit.
-        entropies: Of that policy at each token, in nats; 0 where nobody asked for them.
+        entropies: Of that policy at each token, in nats; none where nobody asked for them.
     """
 
     token_ids: list[int]
@@ -49,6 +49,7 @@ class Slots:
             return torch.zeros(*shape, dtype=torch.long, device=device)
 
         self.n = 0
+        self._has_entropies = False
         self._rows_S, self._limits_S = whole(slots), whole(slots)
         self._lengths_S, self._drawn_S = whole(slots), whole(slots)
         self._going_S = torch.zeros(slots, dtype=torch.bool, device=device)
@@ -93,6 +94,7 @@ class Slots:
         self._tokens_ST[: self.n].scatter_(1, place_A1, drawn.tokens_B[:, None])
         self._logprobs_ST[: self.n].scatter_(1, place_A1, drawn.logprobs_B[:, None])
         if drawn.entropies_B is not None:
+            self._has_entropies = True
             self._entropies_ST[: self.n].scatter_(1, place_A1, drawn.entropies_B[:, None])
         self._drawn_S[: self.n] += going_A
         going_A &= (drawn.tokens_B != eos_id) & (self._drawn_S[: self.n] < self._limits_S[: self.n])
@@ -113,7 +115,8 @@ class Slots:
         found = []
         for row, count, tokens, *scores in zip(*(part[done].tolist() for part in parts), strict=True):
             logprobs, entropies = (values[:count] for values in scores)
-            found.append((row, Completion(tokens[:count], logprobs, tokens[count - 1] == eos_id, entropies)))
+            noted = entropies if self._has_entropies else []
+            found.append((row, Completion(tokens[:count], logprobs, tokens[count - 1] == eos_id, noted)))
         return found, self._close_up(going_A.nonzero().squeeze(1))
 
     def _close_up(self, kept: Tensor) -> Moves:

@@ -64,7 +64,7 @@ def hidden_states(
     from alpaca_farm_core.models.packing import packed_hidden_states, packing_obstacle
 
     backbone = backbone_of(model)
-    if not packing_obstacle(backbone):
+    if not packing_obstacle(backbone) and bool(attention_mask_BT.any(1).all()):
         return packed_hidden_states(backbone, input_ids_BT, attention_mask_BT, wanted_BT)
     if is_right_padded(attention_mask_BT):
         # Behind a causal model right padding needs no mask; one of ones selects the fused causal kernel.

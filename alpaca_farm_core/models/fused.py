@@ -58,16 +58,16 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight_D, scale = ctx.saved_tensors
         width = x.shape[-1]
         grad, normed, weight = grad.to(scale.dtype), x.to(scale.dtype) * scale, weight_D.to(scale.dtype)
         product = grad * normed
-        for_weight = product.reshape(-1, width).sum(0)
+        for_weight = product.reshape(-1, width).sum(0).to(weight_D.dtype) if ctx.needs_input_grad[1] else None
         # d/dx of x̂ = x s:  s (w g − x̂ mean(w g x̂))
         mean = (product @ weight).div_(width).unsqueeze(-1)
         for_x = torch.mul(grad, weight, out=product).addcmul_(normed, mean, value=-1).mul_(scale)
-        return for_x.to(x.dtype), for_weight.to(weight_D.dtype), None
+        return for_x.to(x.dtype), for_weight, None
 
 
 class _Rotate(torch.autograd.Function):

@@ -75,7 +75,7 @@ def packed_hidden_states(
 ) -> Tensor:
     """Run the backbone over real tokens only; hidden_BTD with zeros at padding. Gradients flow.
 
-    The model must have no `packing_obstacle`. With `wanted_BT` the other positions may hold zeros, too.
+    The model must have no `packing_obstacle`, and each row a token. With `wanted_BT` the other positions may hold zeros.
     """
     mask_BT = attention_mask_BT.bool()
     flat, lengths = input_ids_BT[mask_BT].tolist(), mask_BT.sum(1).tolist()
@@ -92,6 +92,7 @@ def packed_hidden_states(
     elif wanted_BT is None:
         hidden_ND = flat_states(backbone, ids_N, positions_N, partial(_attend, in_order))
     else:
+        wanted_BT = wanted_BT.bool()
         wanted_U, places_M = torch.unique(places_M[wanted_BT[mask_BT]], return_inverse=True)
         mask_BT = mask_BT & wanted_BT
         hidden_ND = flat_states(backbone, ids_N, positions_N, partial(_attend, in_order), wanted_U)

@@ -21,7 +21,7 @@ CHUNK_LOGITS = 2**25
 CPU_TOKENS = 1024
 """Largest micro-batch on a CPU: half of it is 4 % slower where rows are packed, twice of it no faster."""
 CACHE_BLOCK = 64
-"""Positions by which a key/value cache grows."""
+"""Capacities of a key/value cache are multiples of this many positions."""
 LIBRARIES = 420 * 2**20
 """Resident memory of a process that has imported torch and transformers (CPU build)."""
 RUNTIME = 40 * 2**20
@@ -112,7 +112,8 @@ def trained_parameters(model: Architecture, lora: LoraConfig) -> int:
 def activations(model: Architecture, tokens: int, precision: str, recomputed: bool, packed: bool = False) -> int:
     """Bytes that autograd keeps of the backbone for one micro-batch, and what one block needs on top in its turn.
 
-    Of packed rows attention keeps what it gives once per row and once in all, and norms keep less.
+    Of packed rows attention keeps what it gives once per row and once in all, and norms keep less where `models.blocks`
+    has them (elsewhere two states more per token and block, some 7 % of all).
     """
     hidden, wide = model.hidden, model.feed_forward
     # queries, keys, values and what attention gives
@@ -135,7 +136,7 @@ def cast_weights(model: Architecture, precision: str) -> int:
 
 
 def logits(model: Architecture, positions: int) -> int:
-    """Bytes of the head's work on one chunk: the log-softmax, its gradient and that of the logits."""
+    """Bytes of the head's work on one chunk: logits, their log-softmax, and with entropies a gradient more."""
     return 3 * FLOAT32 * min(positions, CHUNK_LOGITS // model.vocabulary) * model.vocabulary
 
 

@@ -38,8 +38,7 @@ class Responses:
         prompt_ids: What was answered.
         response_ids: The answers.
         finished: Whether they ended.
-        logprobs: Of each token as it was drawn; None where other weights or another precision than those in training
-            drew it.
+        logprobs: Of each token as it was drawn; None where a copy of the policy drew it.
         entropies: In nats, of what each token was drawn from; likewise.
     """
 
@@ -52,11 +51,6 @@ class Responses:
     def __len__(self) -> int:
         """Return N."""
         return len(self.response_ids)
-
-    @property
-    def answers(self) -> tuple[list[list[int]], list[bool]]:
-        """Responses and whether they finished, without their prompts."""
-        return self.response_ids, self.finished
 
     def drawn_scores(self, width: int, device: torch.device) -> TokenScores | None:
         """What decoding knew of the tokens, grids [N, width], 0 behind the end of a response; None if nothing."""
@@ -276,14 +270,14 @@ class Sampler:
         self._eos_id, self._pad_id, self._batch_size = eos_id, pad_id, batch_size
 
     def sample(self, prompts: list[list[int]], seeds: list[int], params: SamplingParams) -> Responses:
-        """One response per prompt; a row's draws depend on its seed only."""
+        """One response per prompt; a row's draws depend on its seed only. Scores are noted unless a copy decodes."""
         model: Any = self._policy
         training = model.training
         if self._copy is not None:
             self._refresh()
             model = self._copy
         model.eval()
-        own = self._copy is None  # a copy has other digits, or is sharded otherwise
+        own = self._copy is None
         completions = generate(
             model, prompts, seeds, params, self._eos_id, self._pad_id, self._batch_size, entropies=own
         )

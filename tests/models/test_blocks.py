@@ -13,6 +13,7 @@ from transformers import (
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 from alpaca_farm_core.models.backbone import before, hidden_states, plain_hidden_states
@@ -164,14 +165,30 @@ def test_wanted_states_and_their_gradients_are_the_same_and_the_others_are_spare
     assert all_of_them.get_total_flops() - counter.get_total_flops() == spared
 
 
+def test_transformers_own_switch_for_running_blocks_again_is_honoured():
+    model = make(KINDS["llama"])
+    assert runs_blocks(model.base_model)
+    model.base_model.layers[1].gradient_checkpointing = True  # what it sets on every block
+    assert not runs_blocks(model.base_model)
+
+
+def test_a_row_without_tokens_among_others():
+    model = make(KINDS["llama"])
+    ids, mask = padded()
+    mask[1] = 0
+    plain = plain_hidden_states(model.base_model, ids, mask)
+    torch.testing.assert_close(hidden_states(model, ids, mask)[mask.bool()], plain[mask.bool()], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "config",
     [
         GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=64),
         GemmaConfig(**SIZES, head_dim=8),  # scales embeddings; its norms are 1 + w
         MistralConfig(**SIZES, sliding_window=4),
+        SmolLM3Config(**SIZES, pad_token_id=0, initializer_range=0.002),  # Llama but for layers without positions
     ],
-    ids=["gpt2", "gemma", "window"],
+    ids=["gpt2", "gemma", "window", "smollm3"],
 )
 def test_other_models_run_as_transformers_has_them(config):
     model = make(config)

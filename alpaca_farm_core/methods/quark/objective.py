@@ -148,9 +148,8 @@ class PoolObjective:
         if config.kl == "sampled":
             scores = setup.passes.token_scores(policy, part, config.temperature, entropy_grad=config.entropy_coef > 0)
             with torch.no_grad():
-                scores_BT = setup.passes.token_scores(reference, plain, config.temperature, entropies=False)
-            reference_BT = scores_BT.logprobs_BT
-            kl = kl_estimate(scores.logprobs_BT, reference_BT, "k2")
+                of_reference = setup.passes.token_scores(reference, plain, config.temperature, entropies=False)
+            kl = kl_estimate(scores.logprobs_BT, of_reference.logprobs_BT, "k2")
             return Comparison(scores.logprobs_BT, kl, scores.entropies_BT)
         with torch.no_grad():
             reference_states = setup.passes.states(reference, plain)

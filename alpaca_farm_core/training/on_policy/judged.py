@@ -1,8 +1,9 @@
 """One rollout batch, judged: responses in; rewards and log-probabilities of policy and reference out.
 
 Old log-probabilities are those that decoding drew with, where it ran the policy itself in the precision of training:
-a pass less, and the KL of the first step is 0 and the first ratios are 1 up to rounding (1e-5). Else, as of a bfloat16
-copy, they are computed in one pass over the finished responses, by the same code as the reference's.
+a pass less, and the KL of the first step is 0 and the first ratios are 1 up to rounding (1e-5). Where a copy decodes
+(in bfloat16, of a sharded policy), or a critic on the policy's trunk needs the pass for its values, they are computed in
+one pass over the finished responses, by the same code as the reference's.
 """
 
 from __future__ import annotations
