@@ -1,8 +1,8 @@
 """Blocks of Llama's kind (Llama, Mistral, Qwen 2 and 3) over a flat sequence, as this project runs them.
 
-In: a backbone of transformers, tokens that lie end to end, and how they attend to each other. Out: the states that the
-backbone gives, from its own weights and linear layers (adapters included) with the formulas of `fused` between them, and
-the last block's wide part for the wanted tokens only. Hooks on modules other than the linear layers are not called.
+In: a backbone of transformers, tokens that lie end to end, and how they attend to each other. Out: the states that it
+gives, from its own weights and linear layers (adapters included) with the formulas of `fused` between them; the last
+block's wide part runs for the wanted tokens only. Hooks on modules other than the linear layers are not called.
 `runs_blocks` tells which backbones it is for.
 """
 

@@ -75,7 +75,7 @@ def packed_hidden_states(
 ) -> Tensor:
     """Run the backbone over real tokens only; hidden_BTD with zeros at padding. Gradients flow.
 
-    The model must have no `packing_obstacle`, and each row a token. With `wanted_BT` the other positions may hold zeros.
+    The model must have no `packing_obstacle`, each row a token. With `wanted_BT` the other positions may hold zeros.
     """
     mask_BT = attention_mask_BT.bool()
     flat, lengths = input_ids_BT[mask_BT].tolist(), mask_BT.sum(1).tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 
 def return_free_memory() -> None:
@@ -15,3 +16,13 @@ def return_free_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def returning_memory(grows: bool) -> Iterator[None]:
+    """Give free pages back before and after a phase, where the process would grow from phase to phase."""
+    if grows:
+        return_free_memory()
+    yield
+    if grows:
+        return_free_memory()

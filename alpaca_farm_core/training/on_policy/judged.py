@@ -2,8 +2,8 @@
 
 Old log-probabilities are those that decoding drew with, where it ran the policy itself in the precision of training:
 a pass less, and the KL of the first step is 0 and the first ratios are 1 up to rounding (1e-5). Where a copy decodes
-(in bfloat16, of a sharded policy), or a critic on the policy's trunk needs the pass for its values, they are computed in
-one pass over the finished responses, by the same code as the reference's.
+(in bfloat16, of a sharded policy), or a critic on the policy's trunk needs the pass for its values, they are computed
+in one pass over the finished responses, by the same code as the reference's.
 """
 
 from __future__ import annotations
