@@ -1,7 +1,7 @@
 """Peak memory of PPO in its modes, beside TRL's: `python -m tests.benchmarks.ppo_memory --trl-ppo PYTHON -o OUT.json`.
 
-The same model, prompts, episodes and settings as the table `ppo` of `training`; each mode once, as a whole process
-(imports included). The reward model is a full one: with adapters of its own it would lie over the same base too.
+The same model, prompts, episodes and settings as the table `ppo` of `training`, one step; each mode once, as a whole
+process (imports included). The reward model is a full one: with adapters of its own it would lie over the same base too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--trl-ppo", type=Path, help="interpreter with TRL 1.12; without it ours alone")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    job = job_of("ppo", options.work / options.world, ROWS[options.world], "float32")
+    job = job_of("ppo", options.work / options.world, ROWS[options.world], "float32", steps=1)
     arms = [Arm(mode, ours("train_ours"), {**job, **MODES[mode]}) for mode in options.modes]
     if options.trl_ppo:
         arms.append(Arm("trl", peer(options.trl_ppo.absolute(), "train_trl.py"), {**job, "micro_batch": 4}))
