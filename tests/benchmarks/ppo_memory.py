@@ -1,7 +1,7 @@
 """Peak memory of PPO in its modes, beside TRL's: `python -m tests.benchmarks.ppo_memory --trl-ppo PYTHON -o OUT.json`.
 
 The same model, prompts, episodes and settings as the table `ppo` of `training`, one step; each mode once, as a whole
-process (imports included). The reward model is a full one: with adapters of its own it would lie over the same base too.
+process (imports included). The reward model is a full one: with adapters it would lie over the same base too.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ def alike(found, expected, tolerance=1e-4, name="model.safetensors"):
     for row, expected_row in zip(rows, read_jsonl(expected.path / "metrics.jsonl"), strict=True):
         for own in {"explained_variance"} & row.keys():  # of one process's rows
             del row[own], expected_row[own]
+        if "margin" in row and abs(row["margin"]) < 1e-6:  # the policy is the reference yet: rounding says who is ahead
+            del row["accuracy"], expected_row["accuracy"]
         assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-4)
 
 
