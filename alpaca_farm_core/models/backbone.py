@@ -7,7 +7,8 @@ Works on any Hugging Face decoder (causal LM, sequence classifier or bare); know
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
@@ -72,8 +73,20 @@ def hidden_states(
     return plain_hidden_states(backbone, input_ids_BT, attention_mask_BT)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Have a model in evaluation mode for a probe; each of its modules is in its own mode again afterwards."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
 def before(mask_BT: Tensor) -> Tensor:
-    """Positions whose states predict the tokens under a mask: the mask one place to the left."""
+    """Positions [B, T] whose states predict the tokens under a mask [B, T]: the mask one place to the left."""
     return nn.functional.pad(mask_BT[:, 1:], (0, 1))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alpaca_farm_core.models.backbone import evaluating
 from alpaca_farm_core.models.fused import rms_norm, rotate
 from alpaca_farm_core.models.recompute import is_recomputed
 
@@ -40,7 +41,10 @@ def runs_blocks(backbone: PreTrainedModel) -> bool:
 def causal_attention(
     query_NHW: Tensor, key_NKW: Tensor, value_NKW: Tensor, scale: float | None, dropout: float
 ) -> Tensor:
-    """Attention of one row's tokens to themselves and those before, [N, H, W]; K heads of keys serve H of queries."""
+    """Attention of one row's N tokens to themselves and those before, [N, H, W]; K heads of keys serve H of queries.
+
+    Scores are multiplied by `scale` (None = 1/√W); `dropout` is the chance that a weight is dropped.
+    """
     query, key, value = (states.transpose(0, 1)[None] for states in (query_NHW, key_NKW, value_NKW))
     grouped = query.shape[1] != key.shape[1]
     attended = nn.functional.scaled_dot_product_attention(
@@ -123,16 +127,11 @@ def _probe_agrees(backbone: PreTrainedModel) -> bool:
     device = backbone.device
     size = min(int(backbone.config.get_text_config().vocab_size), 50)
     ids_N = torch.arange(12, device=device) * 7 % size
-    training = {module: module.training for module in backbone.modules()}
-    backbone.eval()
     try:
-        with torch.autocast(device.type, enabled=False):
+        with evaluating(backbone), torch.autocast(device.type, enabled=False):
             ours = flat_states(backbone, ids_N, torch.arange(12, device=device), causal_attention)
             theirs = backbone(input_ids=ids_N[None], use_cache=False, return_dict=True).last_hidden_state[0]
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):
         return False  # another release of transformers builds them otherwise
-    finally:
-        for module, flag in training.items():
-            module.training = flag
     tolerance = 1e-4 if ours.dtype == torch.float32 else 0.1
     return torch.allclose(ours.float(), theirs.float(), rtol=tolerance, atol=tolerance)

@@ -14,7 +14,9 @@ from torch.autograd.function import once_differentiable
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """Weight ⊙ x / √(mean(x²) + ε) over the last dimension, in float32, then in the dtype of x and w.
+    """Weight ⊙ x / √(mean(x²) + ε) over the last dimension of x, [..., D] → [..., D].
+
+    Taken in float32 (float64 of float64), given in the dtype of x times the weight's.
 
     Source: Zhang and Sennrich 2019, "Root mean square layer normalization", equation 4; ε as in Llama.
     """
@@ -35,9 +37,12 @@ def rotate(x_NHW: Tensor, cos_N1h: Tensor, sin_N1h: Tensor) -> Tensor:
 
 
 def chosen_logprobs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Log softmax of each row at its target, [N], in the dtype of the logits. The backward pass can run once only.
+    """Log softmax of each row at its target, [N], in the dtype of the logits.
 
-    d log p_t / d z = 1_t − p: made in place of the log-probabilities kept, which are as large as the logits.
+    d log p_t / d z = 1_t − p: made in place of the log-probabilities kept, which are as large as the logits [N, V].
+
+    Raises:
+        RuntimeError: by torch, in a second backward pass over the same graph.
     """
     return cast(Tensor, _ChosenLogprobs.apply(logits_NV, targets_N))  # type: ignore[no-untyped-call]
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from alpaca_farm_core.models.backbone import (
     backbone_of,
     before,
+    evaluating,
     hidden_states,
     plain_hidden_states,
     position_ids,
@@ -289,14 +290,9 @@ def _find_obstacle(model: PreTrainedModel) -> str:
 
 @torch.no_grad()
 def _probe_agrees(model: PreTrainedModel, head: Head) -> bool:
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     ids = torch.arange(2, device=model.device).unsqueeze(0)
-    try:
+    with evaluating(model):
         own = _own_logits(model, ids, torch.ones_like(ids))
         # The model's own states: the question is what it does behind them, not how they round here.
         ours = head(plain_hidden_states(backbone_of(model), ids, torch.ones_like(ids)))
-    finally:
-        for module, flag in training.items():
-            module.training = flag
     return torch.allclose(own.float(), ours.float(), rtol=1e-5, atol=1e-6)

@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from alpaca_farm_core.data.collate import token_budget_micro_batches
-from alpaca_farm_core.models.backbone import plain_hidden_states, takes_position_ids
+from alpaca_farm_core.models.backbone import evaluating, plain_hidden_states, takes_position_ids
 from alpaca_farm_core.models.blocks import causal_attention, flat_states, runs_blocks
 
 if TYPE_CHECKING:
@@ -155,21 +155,16 @@ def _find_obstacle(backbone: PreTrainedModel) -> str:
 
 @torch.no_grad()
 def _probe_agrees(backbone: PreTrainedModel) -> bool:
-    training = {module: module.training for module in backbone.modules()}
     size = min(int(backbone.config.get_text_config().vocab_size), 50)
     ids = (torch.arange(3 * (MIN_SHARED + 4)) * 7 % size).view(3, -1)
     ids[1, :MIN_SHARED] = ids[0, :MIN_SHARED]
     mask = torch.ones_like(ids)
     mask[2, 4:] = 0
-    backbone.eval()
     try:
-        with torch.autocast("cpu", enabled=False):
+        with evaluating(backbone), torch.autocast("cpu", enabled=False):
             ours, theirs = packed_hidden_states(backbone, ids, mask), plain_hidden_states(backbone, ids, mask)
     except (TypeError, RuntimeError, ValueError, IndexError):
         return False  # an architecture that reads a mask of its own form, or knows no such keyword
-    finally:
-        for module, flag in training.items():
-            module.training = flag
     wanted = mask.bool()
     tolerance = 1e-4 if ours.dtype == torch.float32 else 0.1
     return torch.allclose(ours[wanted].float(), theirs[wanted].float(), rtol=tolerance, atol=tolerance)
