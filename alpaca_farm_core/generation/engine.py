@@ -19,6 +19,7 @@ from alpaca_farm_core.generation.cache import make_cache
 from alpaca_farm_core.generation.prefill import Read, Reader
 from alpaca_farm_core.generation.sampling import SamplingParams, draw
 from alpaca_farm_core.generation.slots import Completion, Slots
+from alpaca_farm_core.generation.step import make_step
 
 __all__ = ["Completion", "generate"]
 
@@ -111,6 +112,7 @@ class _Batch:
         self._cache = make_cache(model.config, slots, most)
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
         self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
+        self._run = make_step(model, self._cache, self._additive)
         self._slots = Slots(slots, params.max_new_tokens, self._device)
         self._logits_AV = torch.empty(0)
         self._waiting: Read | None = None
@@ -182,18 +184,10 @@ class _Batch:
                 mask = self._mask_AT
             assert mask is not None
             mask = mask[:, : self._cache.width + 1]
-            mask = mask[:, None, None, :] if self._additive else mask.long()
-        output = self._model(
-            input_ids=self._slots.newest_A[:, None],
-            attention_mask=mask,
-            position_ids=self._slots.lengths_A[:, None],
-            past_key_values=self._cache.past,
-            use_cache=True,
-        )
+        logits_AV = self._run(self._slots.newest_A, self._slots.lengths_A, mask)
         self._cache.width += 1
         self._slots.step()
-        logits: Tensor = output.logits[:, -1]
-        return logits
+        return logits_AV
 
     def _take_done(self) -> list[tuple[int, Completion]]:
         n_done = self.n - self._slots.n_going()

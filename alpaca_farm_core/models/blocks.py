@@ -1,15 +1,17 @@
 """Blocks of Llama's kind (Llama, Mistral, Qwen 2 and 3) over a flat sequence, as this project runs them.
 
-In: a backbone of transformers, tokens that lie end to end, and how they attend to each other. Out: the states that it
-gives, from its own weights and linear layers (adapters included) with the formulas of `fused` between them; the last
-block's wide part runs for the wanted tokens only. Hooks on modules other than the linear layers are not called.
+In: a backbone of transformers, tokens that lie end to end, and how they attend to each other or to what was read before
+(packing trains and scores so, decoding steps). Out: the states that it gives, from its own weights and linear layers
+(adapters included) with the formulas of `fused` between them; the last block's wide part runs for the wanted tokens
+only. Hooks on modules other than the linear layers are not called.
 `runs_blocks` tells which backbones it is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,13 +20,14 @@ from torch.utils.checkpoint import checkpoint
 
 from alpaca_farm_core.models.backbone import evaluating
 from alpaca_farm_core.models.fused import rms_norm, rotate
+from alpaca_farm_core.models.products import apply_linear
 from alpaca_farm_core.models.recompute import is_recomputed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Attend = Callable[[Tensor, Tensor, Tensor, float | None, float], Tensor]
-"""What `causal_attention` is for one row, for all rows of a flat sequence."""
+"""What `causal_attention` is for one row, for all tokens of a flat sequence."""
 
 _KINDS = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Whose code was read: by structure and a probe alone others would come in, as with a scale that sets in far behind."""
@@ -54,7 +57,11 @@ def causal_attention(
 
 
 def flat_states(
-    backbone: PreTrainedModel, ids_N: Tensor, positions_N: Tensor, attend: Attend, wanted_M: Tensor | None = None
+    backbone: PreTrainedModel,
+    ids_N: Tensor,
+    positions_N: Tensor,
+    attends: Iterable[Attend],
+    wanted_M: Tensor | None = None,
 ) -> Tensor:
     """Run the backbone over one flat sequence; states behind the final norm, [N, D]. Gradients flow.
 
@@ -62,7 +69,7 @@ def flat_states(
         backbone: One that `runs_blocks`.
         ids_N: Tokens.
         positions_N: Place of each in its row.
-        attend: Causal attention among the tokens of a row.
+        attends: Each block's attention, in order; more than there are blocks is fine.
         wanted_M: Indices of the tokens whose states are wanted, [M, D] then; None = all.
     """
     parts: Any = backbone
@@ -71,7 +78,7 @@ def flat_states(
     half = cos.shape[-1] // 2
     angles = cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()
     last = len(parts.layers) - 1
-    for index, block in enumerate(parts.layers):
+    for index, (block, attend) in enumerate(zip(parts.layers, attends, strict=False)):
         arguments = (block, hidden_ND, *angles, attend, wanted_M if index == last else None)
         if is_recomputed(block) and torch.is_grad_enabled():
             hidden_ND = checkpoint(_block, *arguments, use_reentrant=False)
@@ -86,7 +93,7 @@ def _block(
     attention, feed = block.self_attn, block.mlp
     normed_ND = _norm(block.input_layernorm, hidden_ND)
     query, key, value = (
-        layer(normed_ND).unflatten(-1, (-1, attention.head_dim))
+        apply_linear(layer, normed_ND).unflatten(-1, (-1, attention.head_dim))
         for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     if hasattr(attention, "q_norm"):
@@ -96,10 +103,10 @@ def _block(
     attended_ND = attend(query, key, value, attention.scaling, dropout).flatten(1)
     if wanted_M is not None:  # nothing reads what comes of the others
         hidden_ND, attended_ND = hidden_ND.index_select(0, wanted_M), attended_ND.index_select(0, wanted_M)
-    hidden_ND = hidden_ND + attention.o_proj(attended_ND)
+    hidden_ND = hidden_ND + apply_linear(attention.o_proj, attended_ND)
     normed_ND = _norm(block.post_attention_layernorm, hidden_ND)
-    wide_NF = feed.act_fn(feed.gate_proj(normed_ND)) * feed.up_proj(normed_ND)
-    return cast(Tensor, hidden_ND + feed.down_proj(wide_NF))
+    wide_NF = feed.act_fn(apply_linear(feed.gate_proj, normed_ND)) * apply_linear(feed.up_proj, normed_ND)
+    return hidden_ND + apply_linear(feed.down_proj, wide_NF)
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:
@@ -129,7 +136,7 @@ def _probe_agrees(backbone: PreTrainedModel) -> bool:
     ids_N = torch.arange(12, device=device) * 7 % size
     try:
         with evaluating(backbone), torch.autocast(device.type, enabled=False):
-            ours = flat_states(backbone, ids_N, torch.arange(12, device=device), causal_attention)
+            ours = flat_states(backbone, ids_N, torch.arange(12, device=device), repeat(causal_attention))
             theirs = backbone(input_ids=ids_N[None], use_cache=False, return_dict=True).last_hidden_state[0]
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):
         return False  # another release of transformers builds them otherwise

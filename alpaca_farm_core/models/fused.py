@@ -20,6 +20,8 @@ def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 
     Source: Zhang and Sennrich 2019, "Root mean square layer normalization", equation 4; ε as in Llama.
     """
+    if not torch.is_grad_enabled():  # a function of one's own costs more than this formula for a few rows
+        return _normed(x, weight_D, eps)[0]
     return cast(Tensor, _RMSNorm.apply(x, weight_D, eps))  # type: ignore[no-untyped-call]
 
 
@@ -33,6 +35,8 @@ def rotate(x_NHW: Tensor, cos_N1h: Tensor, sin_N1h: Tensor) -> Tensor:
         cos_N1h: Cosines of the token's angles, h = W / 2.
         sin_N1h: Their sines.
     """
+    if not torch.is_grad_enabled():
+        return _turned(x_NHW, cos_N1h, sin_N1h, 1)
     return cast(Tensor, _Rotate.apply(x_NHW, cos_N1h, sin_N1h))  # type: ignore[no-untyped-call]
 
 
@@ -52,14 +56,9 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        exact = torch.promote_types(x.dtype, torch.float32)
-        norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
-        scale = norms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        normed, scale = _normed(x, weight_D, eps)
         ctx.save_for_backward(x, weight_D, scale)
-        normed: Tensor = x.to(exact) * scale
-        if x.dtype == weight_D.dtype == exact:
-            return normed.mul_(weight_D)
-        return normed.to(x.dtype) * weight_D
+        return normed
 
     @staticmethod
     @once_differentiable
@@ -108,6 +107,17 @@ class _ChosenLogprobs(torch.autograd.Function):
         # In place: torch itself refuses a second backward pass over a kept tensor that was changed.
         grad_NV = logprobs_NV.exp_().mul_(-grad_N1)
         return grad_NV.scatter_add_(-1, targets_N.unsqueeze(-1), grad_N1), None
+
+
+def _normed(x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of `rms_norm`, and 1/√(mean(x²) + ε), [..., 1]."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
+    scale = norms.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    normed: Tensor = x.to(exact) * scale
+    if x.dtype == weight_D.dtype == exact:
+        return normed.mul_(weight_D), scale
+    return normed.to(x.dtype) * weight_D, scale
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int) -> Tensor:

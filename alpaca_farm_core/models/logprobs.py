@@ -1,7 +1,7 @@
 """Log-probabilities and entropies of given tokens, in chunks, so that [B, T, V] is never held.
 
-The backbone runs once; the head runs over the wanted positions only, a chunk at a time, and once more per
-chunk in the backward pass. Models that change their logits behind the head (soft-capping, scaling) are
+The backbone runs once; the head runs over the wanted positions only, a chunk at a time, and in the backward pass once
+more for each chunk but the last. Models that change their logits behind the head (soft-capping, scaling) are
 recognised and go through their own forward, a few rows at a time.
 """
 
@@ -149,9 +149,13 @@ def token_logprobs(
     mask_BT = torch.ones_like(targets_BT, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
     hidden_ND, targets_N = hidden_BTD[mask_BT], targets_BT[mask_BT]
     chunk = chunk or max(1, CHUNK_LOGITS // _vocabulary(head, hidden_ND))
+    sizes = _chunks(len(targets_N), chunk)
     parts = [
-        _score_chunk(run, part_ND, part_N, temperature, entropy_grad, entropies, again=len(targets_N) > chunk)
-        for part_ND, part_N in zip(torch.split(hidden_ND, chunk), torch.split(targets_N, chunk), strict=True)
+        # The backward pass begins with the last chunk: its logits are kept in the place that the others' would take.
+        _score_chunk(run, part_ND, part_N, temperature, entropy_grad, entropies, again=index < len(sizes) - 1)
+        for index, (part_ND, part_N) in enumerate(
+            zip(torch.split(hidden_ND, sizes), torch.split(targets_N, sizes), strict=True)
+        )
     ]
     return TokenScores(*(_scatter(mask_BT, torch.cat(column)) for column in zip(*parts, strict=True)))
 
@@ -182,6 +186,12 @@ def _from_states(
         hidden_BTD[:, :-1], head, input_ids_BT[:, 1:], mask_BT[:, 1:], temperature, chunk, entropy_grad, entropies
     )
     return TokenScores(*(nn.functional.pad(scored, (1, 0)) for scored in scores))
+
+
+def _chunks(count: int, chunk: int) -> list[int]:
+    """Sizes of the chunks; what is left over comes first, so that the last is a whole one."""
+    whole, rest = divmod(count, chunk)
+    return [*([rest] if rest or not whole else []), *[chunk] * whole]
 
 
 def _score_chunk(

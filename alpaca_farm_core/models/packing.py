@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -90,12 +91,12 @@ def packed_hidden_states(
     if not runs_blocks(backbone):
         hidden_ND = _through_forward(backbone, ids_N, positions_N, in_order)
     elif wanted_BT is None:
-        hidden_ND = flat_states(backbone, ids_N, positions_N, partial(_attend, in_order))
+        hidden_ND = flat_states(backbone, ids_N, positions_N, repeat(partial(_attend, in_order)))
     else:
         wanted_BT = wanted_BT.bool()
         wanted_U, places_M = torch.unique(places_M[wanted_BT[mask_BT]], return_inverse=True)
         mask_BT = mask_BT & wanted_BT
-        hidden_ND = flat_states(backbone, ids_N, positions_N, partial(_attend, in_order), wanted_U)
+        hidden_ND = flat_states(backbone, ids_N, positions_N, repeat(partial(_attend, in_order)), wanted_U)
     hidden_MD = hidden_ND.index_select(0, places_M)
     hidden_BTD = hidden_MD.new_zeros(*mask_BT.shape, hidden_MD.shape[1])
     return hidden_BTD.masked_scatter(mask_BT[:, :, None], hidden_MD)

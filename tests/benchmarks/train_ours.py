@@ -1,7 +1,8 @@
 """This project's side of the training tables, as a command: JOB.json → one line of JSON.
 
 Runs the real stage on a store of its own, from the world's folders and texts; the seconds are those of its
-optimiser steps: loading, reference log-probabilities made in advance and writing the artifact are not in them.
+optimiser steps: loading, reference log-probabilities made in advance, the figures on held-out rows that a run ends with
+(the other side evaluates nothing) and writing the artifact are not in them.
 Sampled answers end after the job's `lengths`, which come to the decoder as limits, a mark at which a row is done.
 """
 
@@ -155,7 +156,7 @@ def rloo(study: Study) -> Artifact:
 
 
 class Clock:
-    """Time spent in steps and, of it, in sampling; and what was sampled, one after the other of the given lengths."""
+    """Time spent in steps, evaluation apart, and of it in sampling; what was sampled, each of the next given length."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self._lengths = iter(lengths)
@@ -171,16 +172,18 @@ class Clock:
         self._time_sampling()
 
     def _time_steps(self, loop: Any) -> None:
-        step = loop._step
+        for name, sign in (("_step", 1), ("_evaluation", -1)):  # the second is a part of the first
+            setattr(loop, name, self._counted(getattr(loop, name), sign))
 
-        def timed(run: Any, number: int) -> Any:
+    def _counted(self, method: Any, sign: int) -> Any:
+        def counted(run: Any, number: int) -> Any:
             wall, cpu = time.perf_counter(), time.process_time()
-            row = step(run, number)
-            self.seconds += time.perf_counter() - wall
-            self.cpu_seconds += time.process_time() - cpu
-            return row
+            found = method(run, number)
+            self.seconds += sign * (time.perf_counter() - wall)
+            self.cpu_seconds += sign * (time.process_time() - cpu)
+            return found
 
-        loop._step = timed
+        return counted
 
     def _force_lengths(self) -> None:
         generate = rollouts.generate

@@ -1,16 +1,37 @@
 import math
 import random
 import types
+from functools import partial
 
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen3Config,
+)
 
+from alpaca_farm_core.generation.cache import make_cache
 from alpaca_farm_core.generation.engine import generate
 from alpaca_farm_core.generation.sampling import SamplingParams
+from alpaca_farm_core.generation.step import _through_blocks, _through_forward, make_step
 from alpaca_farm_core.models.logprobs import response_logprobs
 
 PAD, EOS, VOCABULARY = 0, 1, 40
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.3,
+}  # fmt: skip
+KINDS = {
+    "llama": LlamaConfig(**SIZES),
+    "qwen2": Qwen2Config(**SIZES),  # biases
+    "qwen3": Qwen3Config(**SIZES, head_dim=16),  # norms of queries and keys
+}
 
 
 class UniformModel(torch.nn.Module):
@@ -182,6 +203,31 @@ def test_greedy_equals_transformers_generate_with_a_sliding_window():
     prompts = some_prompts()
     ours = generate(model, prompts, [0] * 9, SamplingParams(12, temperature=0), EOS, PAD, batch_size=9)
     assert [c.token_ids for c in ours] == greedy_reference(model, prompts, 12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_through_our_blocks_give_the_logits_of_the_models_own(kind):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(KINDS[kind], attn_implementation="sdpa").eval()
+    lengths = torch.tensor([7, 3, 9, 5, 1])
+    cache = make_cache(model.config, 5, 20)
+    ours, theirs = make_step(model, cache, True), partial(_through_forward, model, cache, True)
+    assert ours.func is _through_blocks
+    prefilled = DynamicCache(config=model.config)
+    mask = torch.arange(9)[None] >= 9 - lengths[:, None]
+    ids = torch.randint(2, VOCABULARY, (5, 9))
+    with torch.no_grad():
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        model(input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=prefilled)
+        cache.add(prefilled, torch.arange(5), 9)
+        for step in range(3):
+            seen = torch.nn.functional.pad(mask, (0, step + 1), value=True)
+            arguments = torch.randint(2, VOCABULARY, (5,)), lengths + step, seen.float().log().clamp(min=-1e30)
+            wanted = theirs(*arguments)
+            for layer in cache.past.layers:
+                layer._end -= 1  # the same position once more
+            torch.testing.assert_close(ours(*arguments), wanted, atol=1e-5, rtol=1e-5)
+            cache.width += 1
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
