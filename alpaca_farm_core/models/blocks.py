@@ -93,7 +93,7 @@ def _block(
     attention, feed = block.self_attn, block.mlp
     normed_ND = _norm(block.input_layernorm, hidden_ND)
     query, key, value = (
-        apply_linear(layer, normed_ND).unflatten(-1, (-1, attention.head_dim))
+        apply_linear(layer, normed_ND).view(len(normed_ND), -1, attention.head_dim)
         for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     if hasattr(attention, "q_norm"):

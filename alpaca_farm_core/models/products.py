@@ -39,7 +39,7 @@ def few_rows_linear(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = Non
         and x_MK.dtype == weight_NK.dtype == torch.float32
         and x_MK.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and torch.backends.mkl.is_available()
+        and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     )
     return _in_pieces(x_MK, weight_NK, bias_N) if in_pieces else linear(x_MK, weight_NK, bias_N)
 
