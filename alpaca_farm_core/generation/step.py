@@ -1,8 +1,7 @@
 """One step of decoding: the newest token of each row in, the logits of the next out; the cache grows by a position.
 
-Through the model's own forward pass; or, of backbones that `runs_blocks`, through this project's blocks, which do
-without what transformers does between the products (a third of a small model's step on a CPU) and take those of few
-rows in pieces.
+Through the model's own forward pass; or, of models whose backbone `runs_blocks`, through this project's blocks, which
+do without much of what transformers does between the products and take those of few rows in pieces.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from alpaca_farm_core.models.backbone import backbone_of
 from alpaca_farm_core.models.blocks import flat_states, runs_blocks
 from alpaca_farm_core.models.logprobs import head_obstacle
 from alpaca_farm_core.models.packing import packing_obstacle
-from alpaca_farm_core.models.products import apply_linear
+from alpaca_farm_core.models.products import apply_linear, is_watched
 
 Step = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Newest token of each row [A], its position [A], mask [A, T] of T positions (None = none) → logits [A, V]."""
+"""Newest token of each row [A], its position [A], mask [A, T] of T positions (None = all are seen) → logits [A, V]."""
 
 
 def make_step(model: Any, cache: SlotCache | ShrinkingCache, additive: bool) -> Step:
@@ -40,7 +39,7 @@ def make_step(model: Any, cache: SlotCache | ShrinkingCache, additive: bool) -> 
 
 
 def _runs_here(model: Any) -> bool:
-    if not isinstance(model, PreTrainedModel) or packing_obstacle(model):
+    if not isinstance(model, PreTrainedModel) or packing_obstacle(model) or is_watched(model):
         return False
     return runs_blocks(backbone_of(model)) and not head_obstacle(model)
 

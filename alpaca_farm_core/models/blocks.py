@@ -3,14 +3,12 @@
 In: a backbone of transformers, tokens that lie end to end, and how they attend to each other or to what was read before
 (packing trains and scores so, decoding steps). Out: the states that it gives, from its own weights and linear layers
 (adapters included) with the formulas of `fused` between them; the last block's wide part runs for the wanted tokens
-only. Hooks on modules other than the linear layers are not called.
-`runs_blocks` tells which backbones it is for.
+only. `runs_blocks` tells which backbones it is for: none whose blocks or norms something watches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -20,14 +18,15 @@ from torch.utils.checkpoint import checkpoint
 
 from alpaca_farm_core.models.backbone import evaluating
 from alpaca_farm_core.models.fused import rms_norm, rotate
-from alpaca_farm_core.models.products import apply_linear
+from alpaca_farm_core.models.products import apply_linear, is_watched
 from alpaca_farm_core.models.recompute import is_recomputed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Attend = Callable[[Tensor, Tensor, Tensor, float | None, float], Tensor]
-"""What `causal_attention` is for one row, for all tokens of a flat sequence."""
+"""What `causal_attention` is for one row, for a block and all tokens of a flat sequence. One that writes the tokens'
+keys down, as decoding does, must not be run again in a backward pass."""
 
 _KINDS = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Whose code was read: by structure and a probe alone others would come in, as with a scale that sets in far behind."""
@@ -38,7 +37,7 @@ def runs_blocks(backbone: PreTrainedModel) -> bool:
     """Tell whether the backbone is of these kinds and gives the same states here as by itself (remembered)."""
     if backbone not in _known:
         _known[backbone] = _is_of_kind(backbone) and _probe_agrees(backbone)
-    return _known[backbone] and not any(getattr(block, "gradient_checkpointing", False) for block in backbone.layers)
+    return _known[backbone] and not any(map(_needs_its_call, _passed_over(backbone)))
 
 
 def causal_attention(
@@ -60,7 +59,7 @@ def flat_states(
     backbone: PreTrainedModel,
     ids_N: Tensor,
     positions_N: Tensor,
-    attends: Iterable[Attend],
+    attends: Sequence[Attend],
     wanted_M: Tensor | None = None,
 ) -> Tensor:
     """Run the backbone over one flat sequence; states behind the final norm, [N, D]. Gradients flow.
@@ -69,7 +68,7 @@ def flat_states(
         backbone: One that `runs_blocks`.
         ids_N: Tokens.
         positions_N: Place of each in its row.
-        attends: Each block's attention, in order; more than there are blocks is fine.
+        attends: Each block's attention.
         wanted_M: Indices of the tokens whose states are wanted, [M, D] then; None = all.
     """
     parts: Any = backbone
@@ -78,7 +77,7 @@ def flat_states(
     half = cos.shape[-1] // 2
     angles = cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()
     last = len(parts.layers) - 1
-    for index, (block, attend) in enumerate(zip(parts.layers, attends, strict=False)):
+    for index, (block, attend) in enumerate(zip(parts.layers, attends, strict=True)):
         arguments = (block, hidden_ND, *angles, attend, wanted_M if index == last else None)
         if is_recomputed(block) and torch.is_grad_enabled():
             hidden_ND = checkpoint(_block, *arguments, use_reentrant=False)
@@ -109,6 +108,21 @@ def _block(
     return hidden_ND + apply_linear(feed.down_proj, wide_NF)
 
 
+def _passed_over(backbone: PreTrainedModel) -> Iterator[nn.Module]:
+    """Modules whose parts are used here, and which are not called themselves."""
+    parts: Any = backbone
+    yield from (parts, parts.norm)
+    for block in parts.layers:
+        yield from (block, block.self_attn, block.mlp, block.input_layernorm, block.post_attention_layernorm)
+
+
+def _needs_its_call(module: nn.Module) -> bool:
+    """Whether a module does more when it is called than its parts do here."""
+    if is_recomputed(module):
+        return bool(module._forward_hooks or module._forward_pre_hooks)
+    return is_watched(module) or bool(getattr(module, "gradient_checkpointing", False))
+
+
 def _norm(norm: Any, x: Tensor) -> Tensor:
     return rms_norm(x, norm.weight, norm.variance_epsilon)
 
@@ -136,7 +150,9 @@ def _probe_agrees(backbone: PreTrainedModel) -> bool:
     ids_N = torch.arange(12, device=device) * 7 % size
     try:
         with evaluating(backbone), torch.autocast(device.type, enabled=False):
-            ours = flat_states(backbone, ids_N, torch.arange(12, device=device), repeat(causal_attention))
+            ours = flat_states(
+                backbone, ids_N, torch.arange(12, device=device), [causal_attention] * len(backbone.layers)
+            )
             theirs = backbone(input_ids=ids_N[None], use_cache=False, return_dict=True).last_hidden_state[0]
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError):
         return False  # another release of transformers builds them otherwise

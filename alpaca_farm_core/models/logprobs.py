@@ -1,8 +1,8 @@
 """Log-probabilities and entropies of given tokens, in chunks, so that [B, T, V] is never held.
 
 The backbone runs once; the head runs over the wanted positions only, a chunk at a time, and in the backward pass once
-more for each chunk but the last. Models that change their logits behind the head (soft-capping, scaling) are
-recognised and go through their own forward, a few rows at a time.
+more for each chunk but the last, whose log-probabilities are kept until then. Models that change their logits behind
+the head (soft-capping, scaling) are recognised and go through their own forward, a few rows at a time.
 """
 
 from __future__ import annotations
@@ -150,11 +150,13 @@ def token_logprobs(
     hidden_ND, targets_N = hidden_BTD[mask_BT], targets_BT[mask_BT]
     chunk = chunk or max(1, CHUNK_LOGITS // _vocabulary(head, hidden_ND))
     sizes = _chunks(len(targets_N), chunk)
+    # The backward pass begins with the last chunk, which takes the room then that another would in its place: it need
+    # not be computed again, unless entropies with gradients keep several tensors of its size.
+    again = [True] * (len(sizes) - 1) + [entropy_grad and len(sizes) > 1]
     parts = [
-        # The backward pass begins with the last chunk: its logits are kept in the place that the others' would take.
-        _score_chunk(run, part_ND, part_N, temperature, entropy_grad, entropies, again=index < len(sizes) - 1)
-        for index, (part_ND, part_N) in enumerate(
-            zip(torch.split(hidden_ND, sizes), torch.split(targets_N, sizes), strict=True)
+        _score_chunk(run, part_ND, part_N, temperature, entropy_grad, entropies, again=twice)
+        for part_ND, part_N, twice in zip(
+            torch.split(hidden_ND, sizes), torch.split(targets_N, sizes), again, strict=True
         )
     ]
     return TokenScores(*(_scatter(mask_BT, torch.cat(column)) for column in zip(*parts, strict=True)))

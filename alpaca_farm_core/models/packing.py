@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -88,15 +87,16 @@ def packed_hidden_states(
     places_M = torch.tensor([place for piece in pieces for place in _places(piece)], device=input_ids_BT.device)
     ids_N, positions_N = (torch.tensor(values, device=input_ids_BT.device) for values in (ids, positions))
     in_order = [pieces[index] for index in order]
-    if not runs_blocks(backbone):
-        hidden_ND = _through_forward(backbone, ids_N, positions_N, in_order)
-    elif wanted_BT is None:
-        hidden_ND = flat_states(backbone, ids_N, positions_N, repeat(partial(_attend, in_order)))
+    if runs_blocks(backbone):
+        wanted_U = None
+        if wanted_BT is not None:
+            wanted_BT = wanted_BT.bool()
+            wanted_U, places_M = torch.unique(places_M[wanted_BT[mask_BT]], return_inverse=True)
+            mask_BT = mask_BT & wanted_BT
+        attends = [partial(_attend, in_order)] * len(cast(Any, backbone).layers)
+        hidden_ND = flat_states(backbone, ids_N, positions_N, attends, wanted_U)
     else:
-        wanted_BT = wanted_BT.bool()
-        wanted_U, places_M = torch.unique(places_M[wanted_BT[mask_BT]], return_inverse=True)
-        mask_BT = mask_BT & wanted_BT
-        hidden_ND = flat_states(backbone, ids_N, positions_N, repeat(partial(_attend, in_order)), wanted_U)
+        hidden_ND = _through_forward(backbone, ids_N, positions_N, in_order)
     hidden_MD = hidden_ND.index_select(0, places_M)
     hidden_BTD = hidden_MD.new_zeros(*mask_BT.shape, hidden_MD.shape[1])
     return hidden_BTD.masked_scatter(mask_BT[:, :, None], hidden_MD)

@@ -230,6 +230,30 @@ def test_steps_through_our_blocks_give_the_logits_of_the_models_own(kind):
             cache.width += 1
 
 
+@pytest.mark.parametrize("place", ["block", "model", "head"])
+def test_hooks_that_come_after_the_first_use_steer_every_token(place):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(KINDS["llama"], attn_implementation="sdpa").eval()
+    arguments = ([[5, 6, 7]], [1], SamplingParams(12), -1, PAD)
+    free = generate(model, *arguments)[0]
+    module = {"block": model.model.layers[0], "model": model, "head": model.lm_head}[place]
+    shift = torch.linspace(-2, 2, VOCABULARY if place != "block" else 32)
+
+    def steer(module, inputs, output):
+        if place == "model":
+            output.logits = output.logits + shift
+            return output
+        return output + shift
+
+    module.register_forward_hook(steer)
+    (steered,) = generate(model, *arguments)
+    assert steered.token_ids != free.token_ids
+    ids = torch.tensor([[5, 6, 7, *steered.token_ids]])
+    with torch.no_grad():
+        wanted = model(input_ids=ids).logits.log_softmax(-1)[0, 2:-1].gather(1, ids[0, 3:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(steered.logprobs), wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_are_those_of_a_full_forward_pass(llama, temperature):
     prompts = some_prompts()
