@@ -90,7 +90,8 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]
 class SlotCache:
     """Rows are added at any time and removed for the price of copying as many rows as leave.
 
-    `past` is what the model takes; `width` the number of positions in use, counted on by whoever runs the model.
+    `past` is what the model takes; `slots` the most rows, `width` the number of positions in use, counted on by whoever
+    runs the model.
     """
 
     refillable = True
@@ -98,7 +99,7 @@ class SlotCache:
     def __init__(self, config: Any, slots: int, most: int) -> None:
         self.past = DynamicCache(config=config)
         self.past.layers = [SlotLayer(slots, most) for _ in self.past.layers]
-        self.width = 0
+        self.slots, self.width = slots, 0
 
     def add(self, prefilled: DynamicCache, source: Tensor, width: int) -> None:
         """Copy rows `source` of a prefilled cache of `width` positions behind the rows in use."""

@@ -112,7 +112,7 @@ class _Batch:
         self._cache = make_cache(model.config, slots, most)
         # These kernels take an additive mask as it is, which saves building one from the padding at every step.
         self._additive = self._cache.refillable and model.config._attn_implementation in ("sdpa", "eager")
-        self._run = make_step(model, self._cache, self._additive)
+        self._run = make_step(model, self._cache, self._additive, max(limits, default=0))
         self._slots = Slots(slots, params.max_new_tokens, self._device)
         self._logits_AV = torch.empty(0)
         self._waiting: Read | None = None

@@ -1,7 +1,7 @@
 """One step of decoding: the newest token of each row in, the logits of the next out; the cache grows by a position.
 
 Through the model's own forward pass; or, of models whose backbone `runs_blocks`, through this project's blocks, which
-do without much of what transformers does between the products and take those of few rows in pieces.
+do without much of what transformers does between the products, with weights in the order that few rows need.
 """
 
 from __future__ import annotations
@@ -10,31 +10,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from alpaca_farm_core.generation.cache import ShrinkingCache, SlotCache, SlotLayer
 from alpaca_farm_core.models.backbone import backbone_of
-from alpaca_farm_core.models.blocks import flat_states, runs_blocks
+from alpaca_farm_core.models.blocks import flat_states, linear_layers, runs_blocks
 from alpaca_farm_core.models.logprobs import head_obstacle
 from alpaca_farm_core.models.packing import packing_obstacle
-from alpaca_farm_core.models.products import apply_linear, is_watched
+from alpaca_farm_core.models.products import Apply, Panels, call_layer, is_watched
 
 Step = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Newest token of each row [A], its position [A], mask [A, T] of T positions (None = all are seen) → logits [A, V]."""
 
+_WORTH_COPYING = 16
+"""Steps whose time is saved in fewer than these, where the rows are few."""
 
-def make_step(model: Any, cache: SlotCache | ShrinkingCache, additive: bool) -> Step:
+
+def make_step(model: Any, cache: SlotCache | ShrinkingCache, additive: bool, steps: int) -> Step:
     """How a model steps with a cache.
 
     Args:
         model: A causal LM, in evaluation mode.
         cache: Of the rows being decoded.
         additive: Masks are 0 at what is seen and very low elsewhere; else true where seen.
+        steps: How many there may be: for a few, weights are not worth copying into another order.
     """
     if isinstance(cache, SlotCache) and additive and _runs_here(model):
-        return partial(_through_blocks, model, cache)
+        worth_copying = cache.slots > 1 and steps >= _WORTH_COPYING
+        apply = Panels([*linear_layers(backbone_of(model)), _head(model)]) if worth_copying else call_layer
+        return partial(_through_blocks, model, cache, apply)
     return partial(_through_forward, model, cache, additive)
 
 
@@ -45,11 +51,15 @@ def _runs_here(model: Any) -> bool:
 
 
 def _through_blocks(
-    model: PreTrainedModel, cache: SlotCache, ids_A: Tensor, positions_A: Tensor, mask_AT: Tensor | None
+    model: PreTrainedModel, cache: SlotCache, apply: Apply, ids_A: Tensor, positions_A: Tensor, mask_AT: Tensor | None
 ) -> Tensor:
     attends = [partial(_attend, layer, mask_AT) for layer in cache.past.layers]
-    states_AD = flat_states(backbone_of(model), ids_A, positions_A, attends)
-    return apply_linear(cast(Any, model.get_output_embeddings()), states_AD)
+    states_AD = flat_states(backbone_of(model), ids_A, positions_A, attends, apply=apply)
+    return apply(_head(model), states_AD)
+
+
+def _head(model: PreTrainedModel) -> nn.Module:
+    return cast(nn.Module, model.get_output_embeddings())
 
 
 def _attend(

@@ -9,7 +9,7 @@ only. `runs_blocks` tells which backbones it is for: none whose blocks or norms 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alpaca_farm_core.models.backbone import evaluating
 from alpaca_farm_core.models.fused import rms_norm, rotate
-from alpaca_farm_core.models.products import apply_linear, is_watched
+from alpaca_farm_core.models.products import Apply, call_layer, is_watched
 from alpaca_farm_core.models.recompute import is_recomputed
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def flat_states(
     positions_N: Tensor,
     attends: Sequence[Attend],
     wanted_M: Tensor | None = None,
+    apply: Apply = call_layer,
 ) -> Tensor:
     """Run the backbone over one flat sequence; states behind the final norm, [N, D]. Gradients flow.
 
@@ -70,6 +71,7 @@ def flat_states(
         positions_N: Place of each in its row.
         attends: Each block's attention.
         wanted_M: Indices of the tokens whose states are wanted, [M, D] then; None = all.
+        apply: Runs the linear layers.
     """
     parts: Any = backbone
     hidden_ND = parts.embed_tokens(ids_N)
@@ -78,7 +80,7 @@ def flat_states(
     angles = cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()
     last = len(parts.layers) - 1
     for index, (block, attend) in enumerate(zip(parts.layers, attends, strict=True)):
-        arguments = (block, hidden_ND, *angles, attend, wanted_M if index == last else None)
+        arguments = (block, hidden_ND, *angles, attend, wanted_M if index == last else None, apply)
         if is_recomputed(block) and torch.is_grad_enabled():
             hidden_ND = checkpoint(_block, *arguments, use_reentrant=False)
         else:
@@ -86,13 +88,27 @@ def flat_states(
     return _norm(parts.norm, hidden_ND)
 
 
+def linear_layers(backbone: PreTrainedModel) -> Iterator[nn.Module]:
+    """The layers of the blocks that `flat_states` applies."""
+    for block in cast(Any, backbone).layers:
+        attention, feed = block.self_attn, block.mlp
+        yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        yield from (feed.gate_proj, feed.up_proj, feed.down_proj)
+
+
 def _block(
-    block: Any, hidden_ND: Tensor, cos_N1h: Tensor, sin_N1h: Tensor, attend: Attend, wanted_M: Tensor | None
+    block: Any,
+    hidden_ND: Tensor,
+    cos_N1h: Tensor,
+    sin_N1h: Tensor,
+    attend: Attend,
+    wanted_M: Tensor | None,
+    apply: Apply,
 ) -> Tensor:
     attention, feed = block.self_attn, block.mlp
     normed_ND = _norm(block.input_layernorm, hidden_ND)
     query, key, value = (
-        apply_linear(layer, normed_ND).view(len(normed_ND), -1, attention.head_dim)
+        apply(layer, normed_ND).view(len(normed_ND), -1, attention.head_dim)
         for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     if hasattr(attention, "q_norm"):
@@ -102,10 +118,10 @@ def _block(
     attended_ND = attend(query, key, value, attention.scaling, dropout).flatten(1)
     if wanted_M is not None:  # nothing reads what comes of the others
         hidden_ND, attended_ND = hidden_ND.index_select(0, wanted_M), attended_ND.index_select(0, wanted_M)
-    hidden_ND = hidden_ND + apply_linear(attention.o_proj, attended_ND)
+    hidden_ND = hidden_ND + apply(attention.o_proj, attended_ND)
     normed_ND = _norm(block.post_attention_layernorm, hidden_ND)
-    wide_NF = feed.act_fn(apply_linear(feed.gate_proj, normed_ND)) * apply_linear(feed.up_proj, normed_ND)
-    return hidden_ND + apply_linear(feed.down_proj, wide_NF)
+    wide_NF = feed.act_fn(apply(feed.gate_proj, normed_ND)) * apply(feed.up_proj, normed_ND)
+    return hidden_ND + apply(feed.down_proj, wide_NF)
 
 
 def _passed_over(backbone: PreTrainedModel) -> Iterator[nn.Module]:

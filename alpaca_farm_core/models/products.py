@@ -1,29 +1,31 @@
-"""Products of a few rows with a large weight, as decoding makes them on a CPU.
+"""Products of few rows with the same large weights again and again, as decoding makes them on a CPU.
 
-Such a product is the reading of its weight. MKL's, from four rows on, copies the weight into an order of its own first,
-and so reads it twice; its products of small matrices do not, so the weight is cut into those.
+Such a product is the reading of its weight. MKL first copies the weight into an order of its own, at every product, and
+reads it twice so; here that is done once, in advance: panels of PANEL columns that lie one behind the other, each of
+which goes into a small product that copies nothing.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-PIECE = 32
-"""Rows of the weight in a piece."""
-_FEWEST, _MOST = 4, 15
-"""Rows for which pieces pay: fewer, and 16, the plain product reads the weight once for."""
-_SMALL = 2**19
-"""Numbers in a weight below which the plain product is as fast."""
+Apply = Callable[[nn.Module, Tensor], Tensor]
+"""Runs a layer: the layer and its input [M, K] → [M, N]."""
+
+PANEL = 32
+"""Columns of a panel, that is rows of the weight: two registers of AVX-512 or four of AVX2."""
+_FEWEST, _MOST = 2, 64
+"""Rows for which panels pay (measured, see tests/benchmarks/LOG.md): one row needs no order, many hide the copying."""
+LARGE_WEIGHT, BEYOND_CACHE = 2**19, 2**24
+"""Numbers in a weight, and in all weights together, from which on they come from memory or fill a cache near it."""
 
 
-def apply_linear(layer: nn.Module, x_MK: Tensor) -> Tensor:
-    """What `layer` gives for M rows, [M, N]; of a plain linear layer that nothing watches, where it pays, in pieces."""
-    if type(layer) is nn.Linear and not is_watched(layer) and _pays(x_MK, layer.weight):
-        return in_pieces(x_MK, layer.weight, layer.bias)
+def call_layer(layer: nn.Module, x_MK: Tensor) -> Tensor:
+    """Run a layer as it is."""
     return cast(Tensor, layer(x_MK))
 
 
@@ -32,31 +34,52 @@ def is_watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
-def in_pieces(x_MK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
-    """X Wᵀ + b, [M, N], from products with pieces of W of PIECE rows; but for rounding the plain product."""
-    n_rows, n_pieces = len(x_MK), len(weight_NK) // PIECE
-    whole = n_pieces * PIECE
-    pieces_bKP = weight_NK[:whole].view(n_pieces, PIECE, weight_NK.shape[1]).transpose(1, 2)
-    product_MN = x_MK.new_empty(n_rows, len(weight_NK))
-    product_MN[:, :whole].view(n_rows, n_pieces, PIECE).copy_(
-        torch.bmm(x_MK.expand(n_pieces, -1, -1), pieces_bKP).transpose(0, 1)
-    )
-    if whole < len(weight_NK):
-        product_MN[:, whole:] = linear(x_MK, weight_NK[whole:])
-    return product_MN if bias_N is None else product_MN.add_(bias_N)
+class Panels:
+    """Runs layers, plain linear ones with few rows from copies of their weights, equal but for rounding. An `Apply`.
+
+    For float32 on a CPU with MKL; other layers are run as they are. The copies are of the weights as they are now: not
+    for longer than these stay the same. No gradients flow through a copy.
+
+    Args:
+        layers: Those that will be run; large ones are copied, or all of a model that no cache holds.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        plain = [layer for layer in layers if _is_plain(layer)]
+        all_of_them = sum(layer.weight.numel() for layer in plain) >= BEYOND_CACHE
+        copied = [layer for layer in plain if all_of_them or layer.weight.numel() >= LARGE_WEIGHT]
+        self._of = {layer: panels(layer.weight) for layer in copied}
+
+    def __call__(self, layer: nn.Module, x_MK: Tensor) -> Tensor:
+        """What `layer` gives, [M, N]."""
+        panels_bKP = self._of.get(cast(nn.Linear, layer))
+        if panels_bKP is None or not _FEWEST <= len(x_MK) <= _MOST:
+            return call_layer(layer, x_MK)
+        linear = cast(nn.Linear, layer)
+        return panel_product(x_MK, panels_bKP, linear.out_features, linear.bias)
 
 
-def _pays(x: Tensor, weight: Tensor) -> bool:
-    """Measured for float32 and MKL: 1.2 to 3 times as fast where the weight comes from memory."""
+@torch.no_grad()
+def panels(weight_NK: Tensor) -> Tensor:
+    """Copy a weight [N, K] into panels [⌈N / PANEL⌉, K, PANEL], with zeros behind its last row."""
+    missing = -len(weight_NK) % PANEL
+    padded = nn.functional.pad(weight_NK, (0, 0, 0, missing)) if missing else weight_NK
+    return padded.view(-1, PANEL, weight_NK.shape[1]).transpose(1, 2).contiguous()
+
+
+def panel_product(x_MK: Tensor, panels_bKP: Tensor, columns: int, bias_N: Tensor | None = None) -> Tensor:
+    """X Wᵀ + b, [M, N], of the first N = `columns` rows of W."""
+    product_bMP = torch.bmm(x_MK.expand(len(panels_bKP), -1, -1), panels_bKP)
+    product_MN = product_bMP.transpose(0, 1).reshape(len(x_MK), -1)[:, :columns]
+    return product_MN if bias_N is None else product_MN + bias_N
+
+
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
     return (
-        x.dim() == 2
-        and _FEWEST <= len(x) <= _MOST
-        and weight.numel() >= _SMALL
-        and x.dtype == weight.dtype == torch.float32
-        and x.device.type == weight.device.type == "cpu"
-        and type(weight) in (Tensor, nn.Parameter)
-        and weight.is_contiguous()
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
+        type(layer) is nn.Linear
+        and not is_watched(layer)
+        and type(layer.weight) is nn.Parameter
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
         and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     )

@@ -20,6 +20,8 @@ CHUNK_LOGITS = 2**25
 """Logits of one chunk of the head."""
 CPU_TOKENS = 1024
 """Largest micro-batch on a CPU: half of it is 4 % slower where rows are packed, twice of it no faster."""
+LARGE_WEIGHT, BEYOND_CACHE = 2**19, 2**24
+"""Numbers in a weight, and in all weights, from which on decoding keeps a copy in another order (`models.products`)."""
 CACHE_BLOCK = 64
 """Capacities of a key/value cache are multiples of this many positions."""
 LIBRARIES = 420 * 2**20
@@ -146,6 +148,15 @@ def key_value_cache(model: Architecture, rows: int, tokens: int, size: int) -> i
     return 2 * size * model.layers * model.key_width * rows * blocks
 
 
+def panels(model: Architecture, rows: int, size: int, execution: ExecutionConfig) -> int:
+    """Bytes of the weights that decoding several rows copies, on a CPU in float32."""
+    if execution.device != "cpu" or size != FLOAT32 or rows == 1:
+        return 0
+    sizes = [inputs * outputs for inputs, outputs in model.linear_layers.values()] * model.layers + [model.embedding]
+    least = 0 if sum(sizes) >= BEYOND_CACHE else LARGE_WEIGHT
+    return FLOAT32 * sum(size for size in sizes if size >= least)
+
+
 def decoding(model: Architecture, rows: int, prompt: int, new: int, size: int) -> dict[str, int]:
     """Cache, last logits, and the prefill of the prompts."""
     prefill = rows * prompt * FLOAT32 * (4 * model.hidden + 3 * model.feed_forward)
@@ -226,7 +237,9 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
     updating = {name: 0 if name in waiting else size for name, size in held.items()}
     rows = min(execution.decode_batch_size, max(config.rollout_batch_size, config.eval_prompts))
     phases = {
-        "decoding": held | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size),
+        "decoding": held
+        | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size)
+        | {"panels of weights": 0 if lora.rank else panels(policy, rows, size, execution)},
         "updating": updating
         | _head(policy, min(tokens, per_process * config.max_new_tokens), lora)
         | {
@@ -246,6 +259,7 @@ def decoding_memory(config: Any, execution: ExecutionConfig, models: Models) -> 
         **_process(execution),
         "weights": size * policy.parameters,
         "reward model": size * reward.backbone if reward else 0,
+        "panels of weights": panels(policy, rows, size, execution),
     }
     return MemoryPlan.largest({"decoding": held | decoding(policy, rows, PROMPT_TOKENS, config.max_new_tokens, size)})
 

@@ -20,6 +20,7 @@ from alpaca_farm_core.generation.cache import make_cache
 from alpaca_farm_core.generation.engine import generate
 from alpaca_farm_core.generation.sampling import SamplingParams
 from alpaca_farm_core.generation.step import _through_blocks, _through_forward, make_step
+from alpaca_farm_core.models import products
 from alpaca_farm_core.models.logprobs import response_logprobs
 
 PAD, EOS, VOCABULARY = 0, 1, 40
@@ -205,13 +206,17 @@ def test_greedy_equals_transformers_generate_with_a_sliding_window():
     assert [c.token_ids for c in ours] == greedy_reference(model, prompts, 12)
 
 
+@pytest.mark.parametrize("copying", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_through_our_blocks_give_the_logits_of_the_models_own(kind):
+def test_steps_through_our_blocks_give_the_logits_of_the_models_own(kind, copying, monkeypatch):
+    monkeypatch.setattr(products, "BEYOND_CACHE", 0)  # a model that no cache holds
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(KINDS[kind], attn_implementation="sdpa").eval()
     lengths = torch.tensor([7, 3, 9, 5, 1])
     cache = make_cache(model.config, 5, 20)
-    ours, theirs = make_step(model, cache, True), partial(_through_forward, model, cache, True)
+    ours = make_step(model, cache, True, steps=20 if copying else 3)
+    theirs = partial(_through_forward, model, cache, True)
+    assert isinstance(ours.args[2], products.Panels) == copying
     assert ours.func is _through_blocks
     prefilled = DynamicCache(config=model.config)
     mask = torch.arange(9)[None] >= 9 - lengths[:, None]

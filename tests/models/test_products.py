@@ -1,18 +1,20 @@
-"""Products of few rows: the same numbers as one plain product, made of small ones where that is the point."""
+"""Products of few rows from copied weights: the numbers of the plain product, and which layers are copied."""
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from alpaca_farm_core.models.products import PIECE, apply_linear, in_pieces
+from alpaca_farm_core.models.products import PANEL, Panels, panel_product, panels
 
-WIDTH, OUT = 512, 1024 + 9  # 2**19 numbers and more, and a rest behind the last piece
+WIDTH, OUT = 512, 1024 + 9  # 2**19 numbers and more, and a panel that is not full
+
+with_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library makes the products")
 
 
-def layer(bias=True):
+def layer(out=OUT, bias=True):
     torch.manual_seed(0)
-    return nn.Linear(WIDTH, OUT, bias=bias)
+    return nn.Linear(WIDTH, out, bias=bias)
 
 
 def kinds(run):
@@ -21,55 +23,50 @@ def kinds(run):
     return {str(name).removeprefix("aten.") for name in counter.get_flop_counts()["Global"]}
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, 3, 4, 9, 15, 16, 40])
-def test_equals_the_product_in_float64(rows, bias):
-    linear = layer(bias)
-    x = torch.randn(rows, WIDTH)
-    exact = x.double() @ linear.weight.double().T + (linear.bias.double() if bias else 0)
-    with torch.no_grad():
-        torch.testing.assert_close(apply_linear(linear, x), exact.float(), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library makes the products")
-@pytest.mark.parametrize(("rows", "in_pieces"), [(3, False), (4, True), (15, True), (16, False)])
-def test_four_to_fifteen_rows_are_multiplied_in_pieces(rows, in_pieces):
-    made = kinds(lambda: apply_linear(layer(bias=False), torch.randn(rows, WIDTH)))
-    assert made == ({"bmm", "mm"} if in_pieces else {"mm"})  # the rest behind the last piece is a plain one
-
-
-@pytest.mark.parametrize("shape", [(8, 31), (8, 32), (1, 33), (4, 100)])
-def test_pieces_fit_any_number_of_rows_of_a_weight(shape):
-    rows, out = shape
+@pytest.mark.parametrize("out", [1, PANEL - 1, PANEL, PANEL + 1, 100])
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_product_of_panels_is_the_product(rows, out):
     torch.manual_seed(0)
     x, weight, bias = torch.randn(rows, 70), torch.randn(out, 70), torch.randn(out)
     exact = x.double() @ weight.double().T + bias.double()
-    torch.testing.assert_close(in_pieces(x, weight, bias), exact.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(panel_product(x, panels(weight), out, bias), exact.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(panel_product(x, panels(weight), out) + bias, exact.float(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_small_weight_another_shape_or_precision_takes_the_plain_product():
-    small, whole = nn.Linear(WIDTH, PIECE, bias=False), layer(bias=False)
-    assert kinds(lambda: apply_linear(small, torch.randn(8, WIDTH))) == {"mm"}
-    assert kinds(lambda: apply_linear(layer(bias=False).double(), torch.randn(8, WIDTH).double())) == {"mm"}
-    assert apply_linear(whole, torch.randn(8, 1, WIDTH)).shape == (8, 1, OUT)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert apply_linear(whole, torch.randn(8, WIDTH)).dtype == torch.bfloat16
-
-
-def test_with_gradients_the_layer_itself_is_called():
-    linear, x = layer(), torch.randn(8, WIDTH)
-    with FlopCounterMode(display=False) as counter:
-        apply_linear(linear, x).sum().backward()
-    assert not any("bmm" in str(name) for name in counter.get_flop_counts()["Global"])
-    torch.testing.assert_close(linear.weight.grad, x.sum(0).expand(OUT, -1), atol=1e-4, rtol=1e-4)
-
-
-def test_hooks_and_forward_passes_of_a_layers_own_are_run():
-    linear, seen = layer(), []
-    handle = linear.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 15, 64, 65])
+def test_layers_give_what_they_give_by_themselves(rows, bias):
+    linear, x = layer(bias=bias), torch.randn(rows, WIDTH)
     with torch.no_grad():
-        apply_linear(linear, torch.randn(8, WIDTH))
-        assert seen == [(8, OUT)]
-        handle.remove()
-        linear.forward = lambda x: x[:, :1]
-        assert apply_linear(linear, torch.randn(8, WIDTH)).shape == (8, 1)
+        torch.testing.assert_close(Panels([linear])(linear, x), linear(x), atol=1e-5, rtol=1e-5)
+
+
+@with_mkl
+@pytest.mark.parametrize(("rows", "in_panels"), [(1, False), (2, True), (64, True), (65, False)])
+def test_two_to_64_rows_are_multiplied_by_panels(rows, in_panels):
+    linear = layer(bias=False)
+    run = Panels([linear])
+    assert kinds(lambda: run(linear, torch.randn(rows, WIDTH))) == ({"bmm"} if in_panels else {"mm"})
+
+
+@with_mkl
+def test_small_weights_are_copied_with_a_model_that_no_cache_holds():
+    small, x = layer(out=PANEL, bias=False), torch.randn(8, WIDTH)
+    few, many = [small, layer()], [small, nn.Linear(2048, 8192)]
+    assert kinds(lambda: Panels(few)(small, x)) == {"mm"}
+    assert kinds(lambda: Panels(many)(small, x)) == {"bmm"}
+
+
+@with_mkl
+def test_other_precisions_hooks_and_layers_that_were_not_named_are_run_as_they_are():
+    x, seen = torch.randn(8, WIDTH), []
+    double, hooked, own, unknown = (layer(bias=False) for _ in range(4))
+    double.double()
+    hooked.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    own.forward = lambda x: x[:, :1]
+    run = Panels([double, hooked, own])
+    assert kinds(lambda: run(double, x.double())) == {"mm"}
+    assert kinds(lambda: run(hooked, x)) == {"mm"}
+    assert seen == [(8, OUT)]
+    assert run(own, x).shape == (8, 1)
+    assert kinds(lambda: run(unknown, x)) == {"mm"}

@@ -11,9 +11,10 @@ from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
 from alpaca_farm_core.methods.sft.config import SFTConfig
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
-from alpaca_farm_core.models import logprobs
+from alpaca_farm_core.models import logprobs, products
 from alpaca_farm_core.models.architecture import Architecture
 from alpaca_farm_core.models.backbone import plain_hidden_states
+from alpaca_farm_core.models.blocks import linear_layers
 from alpaca_farm_core.models.config import LoraConfig
 from alpaca_farm_core.models.lora import adapt
 from alpaca_farm_core.models.packing import packed_hidden_states
@@ -52,6 +53,18 @@ def kept(layers, tokens, bfloat16, packed):
     return sum(found.values())
 
 
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="no weights are copied")
+@pytest.mark.parametrize("more", [{}, {"vocab_size": 8192}, {"hidden_size": 1024}, {"hidden_size": 4096}])
+def test_copied_weights_are_those_that_decoding_copies(more):
+    """None, the head, some, all."""
+    config = LlamaConfig(**SIZES | more, num_hidden_layers=1)
+    model = AutoModelForCausalLM.from_config(config)
+    copies = products.Panels([*linear_layers(model.model), model.lm_head])._of.values()
+    planned = memory.panels(Architecture.from_config(config.to_dict()), 2, 4, CPU)
+    assert planned == sum(copy.nbytes for copy in copies)
+    assert memory.panels(Architecture.from_config(config.to_dict()), 1, 4, CPU) == 0
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_activations_of_a_block_are_what_autograd_keeps(precision, packed):
@@ -67,6 +80,7 @@ def test_activations_of_a_block_are_what_autograd_keeps(precision, packed):
 def test_constants_are_those_of_the_code():
     assert memory.CHUNK_LOGITS == logprobs.CHUNK_LOGITS
     assert memory.CACHE_BLOCK == cache.BLOCK
+    assert (memory.LARGE_WEIGHT, memory.BEYOND_CACHE) == (products.LARGE_WEIGHT, products.BEYOND_CACHE)
 
 
 @pytest.mark.parametrize("lora", [LoraConfig(rank=4), LoraConfig(rank=2, targets=("q_proj", "down_proj"))])
