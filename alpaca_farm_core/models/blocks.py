@@ -129,7 +129,10 @@ def _passed_over(backbone: PreTrainedModel) -> Iterator[nn.Module]:
     parts: Any = backbone
     yield from (parts, parts.norm)
     for block in parts.layers:
-        yield from (block, block.self_attn, block.mlp, block.input_layernorm, block.post_attention_layernorm)
+        attention = block.self_attn
+        yield from (block, attention, block.mlp, block.input_layernorm, block.post_attention_layernorm)
+        if hasattr(attention, "q_norm"):
+            yield from (attention.q_norm, attention.k_norm)
 
 
 def _needs_its_call(module: nn.Module) -> bool:

@@ -156,10 +156,13 @@ def rloo(study: Study) -> Artifact:
 
 
 class Clock:
-    """Time spent in steps, evaluation apart, and of it in sampling; what was sampled, each of the next given length."""
+    """Time spent in steps, evaluation apart, and of it in sampling; what was sampled, each of the next given length.
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths = iter(lengths)
+    `steps_before` of them are not timed, and what they sampled is not told.
+    """
+
+    def __init__(self, lengths: Sequence[int], steps_before: int = 0) -> None:
+        self._lengths, self._left = iter(lengths), steps_before
         self.seconds = self.cpu_seconds = self.decode_seconds = 0.0
         self.lengths: list[int] = []
         self.prompts: list[int] = []
@@ -181,6 +184,10 @@ class Clock:
             found = method(run, number)
             self.seconds += sign * (time.perf_counter() - wall)
             self.cpu_seconds += sign * (time.process_time() - cpu)
+            if method.__name__ == "_step" and self._left:
+                self._left -= 1
+                self.seconds = self.cpu_seconds = self.decode_seconds = 0.0
+                self.lengths, self.prompts = [], []
             return found
 
         return counted
@@ -217,7 +224,7 @@ def main(path: str) -> None:
         device="cpu", checkpoint_seconds=1e9, own_process="when_needed", min_free_gb=0, **job.get("execution", {})
     )
     study = Study(job, Store(Path(job["folder"]) / "store"), execution)
-    clock = Clock(job["lengths"])
+    clock = Clock(job["lengths"], job["steps"] - job["timed_steps"] if job["kind"] in ("ppo", "rloo") else 0)
     clock.watch()
     artifact = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo, "rloo": rloo}[job["kind"]](study)
     rows = list(read_jsonl(artifact.path / "metrics.jsonl"))

@@ -1,8 +1,8 @@
 """TRL's side of the training tables, as a command: JOB.json → one line of JSON.
 
 Runs under the interpreter of an environment with TRL; knows nothing of this project. The seconds are those of the
-optimiser steps (from the beginning of training to the end of the last step): loading, tokenising, reference
-log-probabilities made in advance and saving are not in them. Job settings that begin with `trl_` are TRL's own.
+optimiser steps (from the beginning of training, of PPO from the end of its first steps, to the end of the last step):
+loading, tokenising, reference log-probabilities made in advance and saving are not in them. Job settings that begin with `trl_` are TRL's own.
 Sampled answers end after the job's `lengths`.
 """
 
@@ -27,11 +27,11 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 class Clock(TrainerCallback):
-    """When training began and its last step ended; the losses."""
+    """When training (or the last of `steps_before`) began and its last step ended; the losses."""
 
-    def __init__(self):
+    def __init__(self, steps_before=0):
         self.seconds = self.cpu_seconds = 0.0
-        self.losses = []
+        self.losses, self._left = [], steps_before
 
     def on_train_begin(self, *args, **kwargs):
         self.began = time.perf_counter(), time.process_time()
@@ -39,6 +39,9 @@ class Clock(TrainerCallback):
     def on_step_end(self, *args, **kwargs):
         self.seconds = time.perf_counter() - self.began[0]
         self.cpu_seconds = time.process_time() - self.began[1]
+        if self._left:
+            self._left -= 1
+            self.began = time.perf_counter(), time.process_time()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
@@ -213,10 +216,12 @@ def main(path):
     imports_mb = psutil.Process().memory_info().rss / 2**20
     tokenizer = AutoTokenizer.from_pretrained(Path(job["world"]) / "endless")
     trainer = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo}[job["kind"]](job, tokenizer)
-    clock = Clock()
+    steps_before = job["steps"] - job["timed_steps"] if job["kind"] == "ppo" else 0
+    clock = Clock(steps_before)
     trainer.add_callback(clock)
     answers, prompts = force_lengths(trainer, tokenizer, job["lengths"]) if job["kind"] == "ppo" else ([], [])
     trainer.train()
+    answers, prompts = (sampled[steps_before * job.get("episodes", 0) :] for sampled in (answers, prompts))
     result = {
         "seconds": clock.seconds,
         "cpu_seconds": clock.cpu_seconds,

@@ -12,8 +12,8 @@ starts on both sides. `bare` is the limit: see `train_bare`.
 PPO tables (peer: TRL 1.12, the last with a PPOTrainer). Both sides sample for themselves, from a model whose EOS is
 never drawn, but episode i of a run ends after the same number of tokens on both (`lengths` of the job), which neither
 decoder is told: it finds a row at its end. `ppo`: lengths as of answers that end at every token with the same chance,
-cut at the maximum, mean a third of it; `ppo_max`: all at the maximum. Same episodes, epochs, optimiser steps and
-decode batch; each side takes prompts in an order of its own, their mean lengths are in the results. TRL's micro-batch
+cut at the maximum, mean a third of it; `ppo_max`: all at the maximum. The first step is not timed. Same episodes, epochs,
+optimiser steps and decode batch; each side takes prompts in an order of its own, their mean lengths are in the results. TRL's micro-batch
 is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are several. `bare` has the same passes over
 the same lengths as ours, and ours' own seconds of sampling.
 """
@@ -39,6 +39,8 @@ BATCH, MICRO_BATCH = 16, 8
 ROWS = {"nano": 64, "llama14m": 48, "smollm2": 16}
 EPISODES = {"nano": 32, "llama14m": 32, "smollm2": 16}
 MAX_NEW_TOKENS = {"nano": 96, "llama14m": 192, "smollm2": 192}
+WARM_UP = 1
+"""Steps of PPO before the clock starts: the first one touches most of the memory for the first time."""
 STEPS = 2
 PPO_MICRO_BATCHES = {"nano": (8,), "llama14m": (8,), "smollm2": (4,)}
 TUNED: dict[str, dict[str, Any]] = {
@@ -67,15 +69,20 @@ def forced_lengths(limit: int, count: int, seed: int = 0) -> list[int]:
     return [min(limit, 1 + int(math.log(1 - share) / math.log(1 - high))) for share in shares]
 
 
+def _lengths(limit: int, episodes: int, steps: int) -> list[int]:
+    """Lengths of all episodes: each step's have the mean."""
+    return [length for step in range(steps) for length in forced_lengths(limit, episodes, step)]
+
+
 def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEPS) -> dict[str, Any]:
-    """What all arms of a table are told; `steps` are PPO's."""
+    """What all arms of a table are told; `steps` are PPO's that are timed."""
     ids = json.loads((world / "rows.json").read_text())
     lengths = {name: [len(row) for row in ids[name][:rows]] for name in ("prompts", "responses", "others")}
     prompts, answers = sum(lengths["prompts"]), sum(lengths["responses"])
     kind = table.removesuffix("_max")
     weights = _weights(world / "endless")
     limit, episodes = MAX_NEW_TOKENS[world.name], EPISODES[world.name]
-    n_answers = episodes * steps
+    n_answers = episodes * (WARM_UP + steps)
     # PPO holds a reference and a reward model besides, and trains a critic
     models = BYTES["trained"] * (2 if kind == "ppo" else 1) + BYTES["frozen"] * (2 if kind == "ppo" else 0)
     return {
@@ -88,10 +95,11 @@ def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEP
         "precision": precision,
         "state_mb": models * weights / 2**20,
         "max_new_tokens": limit,
-        "lengths": [limit] * n_answers if table.endswith("_max") else forced_lengths(limit, n_answers),
+        "lengths": [limit] * n_answers if table.endswith("_max") else _lengths(limit, episodes, WARM_UP + steps),
         "episodes": episodes,
         "epochs": 2,
-        "steps": steps,
+        "steps": WARM_UP + steps,
+        "timed_steps": steps,
         "rollout_micro_batch": episodes,
     }
 
@@ -117,20 +125,21 @@ def on_policy(table: str, job: Mapping[str, Any], python: Path, repeats: int) ->
     best = max(sizes, key=lambda size: tried[size]["episodes_per_s"]) if tried else sizes[0]
     arms = [Arm("ours", ours("train_ours"), job), Arm("trl", trl, {**job, "micro_batch": best})]
     results = take_turns(arms, repeats)
+    timed = job["lengths"][-job["timed_steps"] * job["episodes"] :]
     for name, runs in results.items():
-        if any(sorted(result["lengths"]) != sorted(job["lengths"]) for result in runs):
+        if any(sorted(result["lengths"]) != sorted(timed) for result in runs):
             raise SystemExit(f"{name}: answers have other lengths than they were given")
     for result in results["ours"]:
         lengths = {name: result.pop(name) for name in ("lengths", "prompt_lengths")}
         bare = run(Arm("bare", ours("train_bare"), {**job, **lengths}))
         # its own limit knows nothing of decoding
-        bare["episodes_per_s"] = job["episodes"] * job["steps"] / (bare["seconds"] + result["decode_s"])
+        bare["episodes_per_s"] = job["episodes"] * job["timed_steps"] / (bare["seconds"] + result["decode_s"])
         results.setdefault("bare", []).append(bare)
     for result in results["trl"]:
         result.pop("lengths")
     found = summary(results, "episodes_per_s", TARGETS[table], job)
     found["trl_micro_batch"] = best
-    found["mean_length"] = sum(job["lengths"]) / len(job["lengths"])
+    found["mean_length"] = sum(timed) / len(timed)
     found["mean_prompt"] = {side: median(results[side], "mean_prompt") for side in ("ours", "trl")}
     found["decode_s"] = median(results["ours"], "decode_s")
     return found

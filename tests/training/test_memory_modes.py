@@ -10,7 +10,7 @@ import torch
 from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.models.config import LoraConfig
 from alpaca_farm_core.models.lora import adapt, sharing_weights
-from alpaca_farm_core.training.heap import return_free_memory
+from alpaca_farm_core.training.heap import keeping_memory, return_free_memory
 from alpaca_farm_core.training.offload import offloaded, own_tensors
 from alpaca_farm_core.training.process import _environment
 from tests.methods import toy
@@ -64,6 +64,24 @@ def test_a_training_process_keeps_few_compiled_kernels_unless_told_otherwise(mon
     assert _environment(toy.EXECUTION)[name] == "64"
     monkeypatch.setenv(name, "7")
     assert _environment(toy.EXECUTION)[name] == "7"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_for_a_while_and_then_goes_back():
+    def faults_of_a_large_block():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = torch.ones(25_000_000)
+        found = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        del block
+        return found
+
+    pages = 100_000_000 // resource.getpagesize()
+    with keeping_memory(True):
+        found = [faults_of_a_large_block() for _ in range(6)]  # the first ones find no hole that is large enough
+        assert sum(found[3:]) < 0.1 * pages
+    assert faults_of_a_large_block() > 0.9 * pages
+    with keeping_memory(False):
+        assert faults_of_a_large_block() > 0.9 * pages
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")

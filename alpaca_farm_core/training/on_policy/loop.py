@@ -21,7 +21,7 @@ from alpaca_farm_core.seeding import stable_seed
 from alpaca_farm_core.training.checkpoint import Checkpoint, Checkpointer
 from alpaca_farm_core.training.dropout import seed_dropout
 from alpaca_farm_core.training.finite import require_finite
-from alpaca_farm_core.training.heap import returning_memory
+from alpaca_farm_core.training.heap import keeping_memory, returning_memory
 from alpaca_farm_core.training.kl import AdaptiveKL, FixedKL
 from alpaca_farm_core.training.on_policy.algorithm import Algorithm
 from alpaca_farm_core.training.on_policy.config import OnPolicyConfig
@@ -84,7 +84,9 @@ class OnPolicy:
             TrainingDivergedError: a reward, loss or gradient became NaN or infinite.
             AnnotationError: an answer got no reward; the run resumes from its last checkpoint.
         """
-        self.run()
+        # In float32 each step asks for what the one before has freed; in bfloat16 a process grows (see returning_memory).
+        with keeping_memory(self._setup.passes.device.type == "cpu" and self._config.precision == "float32"):
+            self.run()
         return self.result()
 
     def run(self) -> None:
