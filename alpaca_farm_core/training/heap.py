@@ -1,8 +1,8 @@
 """Memory that a process has freed and its allocator may keep: kept, or given back to the system (glibc; else no-op).
 
-Kept where a run asks for the same blocks again and again: pages that come back from the system cost a fault each, a tenth
-of a step. Given back where the blocks of each phase are of other sizes than those of the one before, so that what is kept
-adds up.
+Kept where a run asks for the same blocks again and again: a page that comes back from the system costs a fault, all of
+them a tenth of a step. Given back where the blocks of a phase are of other sizes than those of the one before, so that
+what is kept adds up.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Runs under the interpreter of an environment with TRL; knows nothing of this project. The seconds are those of the
 optimiser steps (from the beginning of training, of PPO from the end of its first steps, to the end of the last step):
-loading, tokenising, reference log-probabilities made in advance and saving are not in them. Job settings that begin with `trl_` are TRL's own.
+loading, tokenising, reference log-probabilities made in advance and saving are not in them. Job settings that begin
+with `trl_` are TRL's own.
 Sampled answers end after the job's `lengths`.
 """
 

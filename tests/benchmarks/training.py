@@ -12,10 +12,11 @@ starts on both sides. `bare` is the limit: see `train_bare`.
 PPO tables (peer: TRL 1.12, the last with a PPOTrainer). Both sides sample for themselves, from a model whose EOS is
 never drawn, but episode i of a run ends after the same number of tokens on both (`lengths` of the job), which neither
 decoder is told: it finds a row at its end. `ppo`: lengths as of answers that end at every token with the same chance,
-cut at the maximum, mean a third of it; `ppo_max`: all at the maximum. The first step is not timed. Same episodes, epochs,
-optimiser steps and decode batch; each side takes prompts in an order of its own, their mean lengths are in the results. TRL's micro-batch
-is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are several. `bare` has the same passes over
-the same lengths as ours, and ours' own seconds of sampling.
+cut at the maximum, mean a third of it; `ppo_max`: all at the maximum. The first step is not timed: it touches most of
+the memory for the first time. Same episodes, epochs, optimiser steps and decode batch; each side takes prompts in an
+order of its own, their mean lengths are in the results. TRL's micro-batch is the best of PPO_MICRO_BATCHES, tried
+before the first repeat where there are several. `bare` has the same passes over the same lengths as ours, and ours' own
+seconds of sampling.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ ROWS = {"nano": 64, "llama14m": 48, "smollm2": 16}
 EPISODES = {"nano": 32, "llama14m": 32, "smollm2": 16}
 MAX_NEW_TOKENS = {"nano": 96, "llama14m": 192, "smollm2": 192}
 WARM_UP = 1
-"""Steps of PPO before the clock starts: the first one touches most of the memory for the first time."""
+"""Steps of PPO before the clock starts."""
 STEPS = 2
 PPO_MICRO_BATCHES = {"nano": (8,), "llama14m": (8,), "smollm2": (4,)}
 TUNED: dict[str, dict[str, Any]] = {

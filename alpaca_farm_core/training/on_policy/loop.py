@@ -84,7 +84,7 @@ class OnPolicy:
             TrainingDivergedError: a reward, loss or gradient became NaN or infinite.
             AnnotationError: an answer got no reward; the run resumes from its last checkpoint.
         """
-        # In float32 each step asks for what the one before has freed; in bfloat16 a process grows (see returning_memory).
+        # In float32 a step asks for what the one before has freed; in bfloat16 a process grows (see returning_memory).
         with keeping_memory(self._setup.passes.device.type == "cpu" and self._config.precision == "float32"):
             self.run()
         return self.result()
