@@ -34,7 +34,7 @@ _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def runs_blocks(backbone: PreTrainedModel) -> bool:
-    """Tell whether the backbone is of these kinds and gives the same states here as by itself (remembered)."""
+    """Tell whether the backbone is of these kinds, gives the same states here as by itself (remembered), unwatched."""
     if backbone not in _known:
         _known[backbone] = _is_of_kind(backbone) and _probe_agrees(backbone)
     return _known[backbone] and not any(map(_needs_its_call, _passed_over(backbone)))

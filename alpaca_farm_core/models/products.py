@@ -68,7 +68,7 @@ def panels(weight_NK: Tensor) -> Tensor:
 
 
 def panel_product(x_MK: Tensor, panels_bKP: Tensor, columns: int, bias_N: Tensor | None = None) -> Tensor:
-    """X Wᵀ + b, [M, N], of the first N = `columns` rows of W."""
+    """Multiply x with a weight in `panels`: x Wᵀ + b, [M, N], of the first N = `columns` rows of W."""
     product_bMP = torch.bmm(x_MK.expand(len(panels_bKP), -1, -1), panels_bKP)
     product_MN = product_bMP.transpose(0, 1).reshape(len(x_MK), -1)[:, :columns]
     return product_MN if bias_N is None else product_MN + bias_N
@@ -79,6 +79,7 @@ def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
         type(layer) is nn.Linear
         and not is_watched(layer)
         and type(layer.weight) is nn.Parameter
+        and layer.weight.layout == torch.strided
         and layer.weight.dtype == torch.float32
         and layer.weight.device.type == "cpu"
         and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]

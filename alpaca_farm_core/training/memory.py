@@ -106,9 +106,13 @@ def trained_parameters(model: Architecture, lora: LoraConfig) -> int:
     """Numbers that the optimiser changes: all, or those of the adapters."""
     if not lora.rank:
         return model.parameters
-    layers = model.linear_layers
-    targets = layers if lora.targets == ("all-linear",) else [name for name in lora.targets if name in layers]
-    return model.layers * sum(lora.rank * sum(layers[name]) for name in targets)
+    return model.layers * sum(lora.rank * sum(model.linear_layers[name]) for name in _adapted(model, lora))
+
+
+def _adapted(model: Architecture, lora: LoraConfig) -> list[str]:
+    """Linear layers of a block that get adapters."""
+    layers = model.linear_layers if lora.rank else {}
+    return [name for name in layers if lora.targets == ("all-linear",) or name in lora.targets]
 
 
 def activations(model: Architecture, tokens: int, precision: str, recomputed: bool, packed: bool = False) -> int:
@@ -148,11 +152,15 @@ def key_value_cache(model: Architecture, rows: int, tokens: int, size: int) -> i
     return 2 * size * model.layers * model.key_width * rows * blocks
 
 
-def panels(model: Architecture, rows: int, size: int, execution: ExecutionConfig) -> int:
-    """Bytes of the weights that decoding several rows copies, on a CPU in float32."""
+def panels(
+    model: Architecture, rows: int, size: int, execution: ExecutionConfig, lora: LoraConfig | None = None
+) -> int:
+    """Bytes of the weights that decoding several rows copies, on a CPU in float32; of layers without adapters."""
     if execution.device != "cpu" or size != FLOAT32 or rows == 1:
         return 0
-    sizes = [inputs * outputs for inputs, outputs in model.linear_layers.values()] * model.layers + [model.embedding]
+    adapted = _adapted(model, lora) if lora else []
+    layers = [inputs * outputs for name, (inputs, outputs) in model.linear_layers.items() if name not in adapted]
+    sizes = layers * model.layers + [model.embedding]
     least = 0 if sum(sizes) >= BEYOND_CACHE else LARGE_WEIGHT
     return FLOAT32 * sum(size for size in sizes if size >= least)
 
@@ -239,7 +247,7 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
     phases = {
         "decoding": held
         | decoding(policy, rows, config.max_prompt_tokens, config.max_new_tokens, size)
-        | {"panels of weights": 0 if lora.rank else panels(policy, rows, size, execution)},
+        | {"panels of weights": panels(policy, rows, size, execution, lora)},
         "updating": updating
         | _head(policy, min(tokens, per_process * config.max_new_tokens), lora)
         | {

@@ -1,6 +1,6 @@
 """Peak memory of PPO in its modes, beside TRL's: `python -m tests.benchmarks.ppo_memory --trl-ppo PYTHON -o OUT.json`.
 
-The same model, prompts, episodes and settings as the table `ppo` of `training`, one step; each mode once, as a whole
+The same model, prompts, episodes and settings as the table `ppo` of `training`, two steps; each mode once, as a whole
 process (imports included). The reward model is a full one: with adapters it would lie over the same base too.
 """
 

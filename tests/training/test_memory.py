@@ -63,6 +63,10 @@ def test_copied_weights_are_those_that_decoding_copies(more):
     planned = memory.panels(Architecture.from_config(config.to_dict()), 2, 4, CPU)
     assert planned == sum(copy.nbytes for copy in copies)
     assert memory.panels(Architecture.from_config(config.to_dict()), 1, 4, CPU) == 0
+    lora = LoraConfig(rank=2, targets=("q_proj", "down_proj"))
+    adapt(model, lora, seed=0)
+    copies = products.Panels([*linear_layers(model.model), model.lm_head])._of.values()
+    assert memory.panels(Architecture.from_config(config.to_dict()), 2, 4, CPU, lora) == sum(c.nbytes for c in copies)
 
 
 @pytest.mark.parametrize("packed", [False, True])

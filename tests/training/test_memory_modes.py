@@ -66,29 +66,33 @@ def test_a_training_process_keeps_few_compiled_kernels_unless_told_otherwise(mon
     assert _environment(toy.EXECUTION)[name] == "7"
 
 
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept_for_a_while_and_then_goes_back():
-    def faults_of_a_large_block():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    def held_of_100_mb():
+        before = resident()
         block = torch.ones(25_000_000)
-        found = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         del block
-        return found
+        return resident() - before
 
-    pages = 100_000_000 // resource.getpagesize()
-    with keeping_memory(True):
-        found = [faults_of_a_large_block() for _ in range(6)]  # the first ones find no hole that is large enough
-        assert sum(found[3:]) < 0.1 * pages
-    assert faults_of_a_large_block() > 0.9 * pages
+    assert held_of_100_mb() < 20e6
     with keeping_memory(False):
-        assert faults_of_a_large_block() > 0.9 * pages
+        assert held_of_100_mb() < 20e6
+    before = resident()
+    with keeping_memory(True):
+        held_of_100_mb()
+        assert resident() - before > 80e6
+        grown = [held_of_100_mb() for _ in range(6)]
+        assert sum(grown[2:]) < 20e6  # used again; the first ones find no hole that is large enough
+    assert resident() - before < 20e6
+    assert held_of_100_mb() < 20e6
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_goes_back_to_the_system():
-    def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
     blocks = [bytearray(b"x" * 65536) for _ in range(4000)]  # too small to be mapped one by one
     last = bytearray(b"x" * 65536)  # the heap cannot shrink from its end
     full = resident()
