@@ -19,7 +19,7 @@ from alpaca_farm_core.models.backbone import backbone_of
 from alpaca_farm_core.models.blocks import flat_states, linear_layers, runs_blocks
 from alpaca_farm_core.models.logprobs import head_obstacle
 from alpaca_farm_core.models.packing import packing_obstacle
-from alpaca_farm_core.models.products import Apply, Panels, call_layer, is_watched
+from alpaca_farm_core.models.products import Apply, Panels, call_layers, is_watched
 
 Step = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Newest token of each row [A], its position [A], mask [A, T] of T positions (None = all are seen) → logits [A, V]."""
@@ -39,7 +39,7 @@ def make_step(model: Any, cache: SlotCache | ShrinkingCache, additive: bool, ste
     """
     if isinstance(cache, SlotCache) and additive and _runs_here(model):
         worth_copying = cache.slots > 1 and steps >= _WORTH_COPYING
-        apply = Panels([*linear_layers(backbone_of(model)), _head(model)]) if worth_copying else call_layer
+        apply = Panels([*linear_layers(backbone_of(model)), _head(model)]) if worth_copying else call_layers
         return partial(_through_blocks, model, cache, apply)
     return partial(_through_forward, model, cache, additive)
 
@@ -55,11 +55,11 @@ def _through_blocks(
 ) -> Tensor:
     attends = [partial(_attend, layer, mask_AT) for layer in cache.past.layers]
     states_AD = flat_states(backbone_of(model), ids_A, positions_A, attends, apply=apply)
-    return apply(_head(model), states_AD)
+    return apply(_head(model), states_AD)[0]
 
 
-def _head(model: PreTrainedModel) -> nn.Module:
-    return cast(nn.Module, model.get_output_embeddings())
+def _head(model: PreTrainedModel) -> tuple[nn.Module]:
+    return (cast(nn.Module, model.get_output_embeddings()),)
 
 
 def _attend(

@@ -15,10 +15,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.activations import SiLUActivation
 
 from alpaca_farm_core.models.backbone import evaluating
-from alpaca_farm_core.models.fused import rms_norm, rotate
-from alpaca_farm_core.models.products import Apply, call_layer, is_watched
+from alpaca_farm_core.models.fused import gated, rms_norm, rotate
+from alpaca_farm_core.models.products import Apply, call_layers, is_watched
 from alpaca_farm_core.models.recompute import is_recomputed
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def flat_states(
     positions_N: Tensor,
     attends: Sequence[Attend],
     wanted_M: Tensor | None = None,
-    apply: Apply = call_layer,
+    apply: Apply = call_layers,
 ) -> Tensor:
     """Run the backbone over one flat sequence; states behind the final norm, [N, D]. Gradients flow.
 
@@ -88,12 +89,11 @@ def flat_states(
     return _norm(parts.norm, hidden_ND)
 
 
-def linear_layers(backbone: PreTrainedModel) -> Iterator[nn.Module]:
-    """The layers of the blocks that `flat_states` applies."""
+def linear_layers(backbone: PreTrainedModel) -> Iterator[tuple[nn.Module, ...]]:
+    """The layers of the blocks that `flat_states` applies, those with one input together."""
     for block in cast(Any, backbone).layers:
         attention, feed = block.self_attn, block.mlp
-        yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-        yield from (feed.gate_proj, feed.up_proj, feed.down_proj)
+        yield from (_queries_keys_values(attention), (attention.o_proj,), _gate_and_up(feed), (feed.down_proj,))
 
 
 def _block(
@@ -108,8 +108,8 @@ def _block(
     attention, feed = block.self_attn, block.mlp
     normed_ND = _norm(block.input_layernorm, hidden_ND)
     query, key, value = (
-        apply(layer, normed_ND).view(len(normed_ND), -1, attention.head_dim)
-        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        states.view(len(normed_ND), -1, attention.head_dim)
+        for states in apply(_queries_keys_values(attention), normed_ND)
     )
     if hasattr(attention, "q_norm"):
         query, key = _norm(attention.q_norm, query), _norm(attention.k_norm, key)
@@ -118,10 +118,20 @@ def _block(
     attended_ND = attend(query, key, value, attention.scaling, dropout).flatten(1)
     if wanted_M is not None:  # nothing reads what comes of the others
         hidden_ND, attended_ND = hidden_ND.index_select(0, wanted_M), attended_ND.index_select(0, wanted_M)
-    hidden_ND = hidden_ND + apply(attention.o_proj, attended_ND)
+    hidden_ND = hidden_ND + apply((attention.o_proj,), attended_ND)[0]
     normed_ND = _norm(block.post_attention_layernorm, hidden_ND)
-    wide_NF = feed.act_fn(apply(feed.gate_proj, normed_ND)) * apply(feed.up_proj, normed_ND)
-    return hidden_ND + apply(feed.down_proj, wide_NF)
+    gate_NF, up_NF = apply(_gate_and_up(feed), normed_ND)
+    is_silu = isinstance(feed.act_fn, SiLUActivation | nn.SiLU)
+    wide_NF = gated(gate_NF, up_NF) if is_silu else feed.act_fn(gate_NF) * up_NF
+    return hidden_ND + apply((feed.down_proj,), wide_NF)[0]
+
+
+def _queries_keys_values(attention: Any) -> tuple[nn.Module, ...]:
+    return attention.q_proj, attention.k_proj, attention.v_proj
+
+
+def _gate_and_up(feed: Any) -> tuple[nn.Module, ...]:
+    return feed.gate_proj, feed.up_proj
 
 
 def _passed_over(backbone: PreTrainedModel) -> Iterator[nn.Module]:

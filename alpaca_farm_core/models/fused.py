@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import silu
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -40,6 +41,16 @@ def rotate(x_NHW: Tensor, cos_N1h: Tensor, sin_N1h: Tensor) -> Tensor:
     return cast(Tensor, _Rotate.apply(x_NHW, cos_N1h, sin_N1h))  # type: ignore[no-untyped-call]
 
 
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) ⊙ up, of one shape; silu is computed again for the gradient instead of being kept.
+
+    Source: Shazeer 2020, "GLU variants improve transformer", equation 6.
+    """
+    if not torch.is_grad_enabled():
+        return silu(gate).mul_(up)
+    return cast(Tensor, _Gated.apply(gate, up))  # type: ignore[no-untyped-call]
+
+
 def chosen_logprobs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Log softmax of each row at its target, [N], in the dtype of the logits.
 
@@ -58,20 +69,37 @@ class _RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         normed, scale = _normed(x, weight_D, eps)
         ctx.save_for_backward(x, weight_D, scale)
+        ctx.dtype = x.dtype
         return normed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight_D, scale = ctx.saved_tensors
-        width = x.shape[-1]
-        grad, normed, weight = grad.to(scale.dtype), x.to(scale.dtype) * scale, weight_D.to(scale.dtype)
-        product = grad * normed
-        for_weight = product.reshape(-1, width).sum(0).to(weight_D.dtype) if ctx.needs_input_grad[1] else None
-        # d/dx of x̂ = x s:  s (w g − x̂ mean(w g x̂))
-        mean = (product @ weight).div_(width).unsqueeze(-1)
-        for_x = torch.mul(grad, weight, out=product).addcmul_(normed, mean, value=-1).mul_(scale)
-        return for_x.to(x.dtype), for_weight, None
+        width, needs_weight = x.shape[-1], ctx.needs_input_grad[1]
+        grad, x, weight = grad.to(scale.dtype), x.to(scale.dtype), weight_D.to(scale.dtype)
+        # LayerNorm's backward pass given a mean of 0 has one term more, − scale · mean(grad ⊙ weight): taken back.
+        # Its one pass over memory is a third of what the formula costs by single operations.
+        for_x, for_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, [width], torch.zeros_like(scale), scale, weight, None, [True, needs_weight, False]
+        )
+        for_x.add_((grad @ weight).unsqueeze(-1).mul_(scale).div_(width))
+        return for_x.to(ctx.dtype), for_weight.to(weight_D.dtype) if needs_weight else None, None
+
+
+class _Gated(torch.autograd.Function):
+    """Keeps its inputs only."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
 
 
 class _Rotate(torch.autograd.Function):

@@ -73,7 +73,7 @@ def response_logprobs(
         attention_mask_BT: 1 at tokens, 0 at padding.
         response_mask_BT: True at the tokens to score; the first real token of a row cannot be scored.
         temperature: Divides the logits (> 0).
-        chunk: Positions per run of the head; 0 = as many as make CHUNK_LOGITS logits.
+        chunk: Positions per run of the head, a quarter more at most; 0 = as many as make CHUNK_LOGITS logits.
         entropy_grad: Keep the graph of the entropies, for an entropy bonus.
         entropies: Compute them; otherwise they are 0, which spares several passes over the logits.
 
@@ -139,7 +139,7 @@ def token_logprobs(
         targets_BT: Token ids; read under the mask only.
         mask_BT: Positions to score; None = all.
         temperature: Divides the logits (> 0).
-        chunk: Positions per run of the head; 0 = as many as make CHUNK_LOGITS logits.
+        chunk: Positions per run of the head, a quarter more at most; 0 = as many as make CHUNK_LOGITS logits.
         entropy_grad: Keep the graph of the entropies.
         entropies: Compute them; otherwise they are 0.
     """
@@ -191,9 +191,11 @@ def _from_states(
 
 
 def _chunks(count: int, chunk: int) -> list[int]:
-    """Sizes of the chunks; what is left over comes first, so that the last is a whole one."""
+    """Sizes of the chunks, the largest last; a quarter of a chunk or less that is left over is not worth its own."""
     whole, rest = divmod(count, chunk)
-    return [*([rest] if rest or not whole else []), *[chunk] * whole]
+    if whole and rest <= chunk // 4:
+        return [*[chunk] * (whole - 1), chunk + rest]
+    return [rest, *[chunk] * whole]
 
 
 def _score_chunk(

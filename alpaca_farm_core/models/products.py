@@ -7,14 +7,14 @@ which goes into a small product that copies nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
-Apply = Callable[[nn.Module, Tensor], Tensor]
-"""Runs a layer: the layer and its input [M, K] → [M, N]."""
+Apply = Callable[[tuple[nn.Module, ...], Tensor], list[Tensor]]
+"""Runs layers on one input: the layers and the input [M, K] → [M, N] of each."""
 
 PANEL = 32
 """Columns of a panel, that is rows of the weight: two registers of AVX-512 or four of AVX2."""
@@ -24,9 +24,9 @@ LARGE_WEIGHT, BEYOND_CACHE = 2**19, 2**24
 """Numbers in a weight, and in all weights together, from which on they come from memory or fill a cache near it."""
 
 
-def call_layer(layer: nn.Module, x_MK: Tensor) -> Tensor:
-    """Run a layer as it is."""
-    return cast(Tensor, layer(x_MK))
+def call_layers(layers: tuple[nn.Module, ...], x_MK: Tensor) -> list[Tensor]:
+    """Run layers as they are."""
+    return [layer(x_MK) for layer in layers]
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -41,22 +41,31 @@ class Panels:
     for longer than these stay the same. No gradients flow through a copy.
 
     Args:
-        layers: Those that will be run; large ones are copied, or all of a model that no cache holds.
+        groups: Layers that will be run, those with one input together; large ones are copied, or all of a model that no
+            cache holds. A group that is copied whole is one product.
     """
 
-    def __init__(self, layers: Iterable[nn.Module]) -> None:
-        plain = [layer for layer in layers if _is_plain(layer)]
+    def __init__(self, groups: Iterable[tuple[nn.Module, ...]]) -> None:
+        groups = list(groups)
+        plain = [layer for group in groups for layer in group if _is_plain(layer)]
         all_of_them = sum(layer.weight.numel() for layer in plain) >= BEYOND_CACHE
-        copied = [layer for layer in plain if all_of_them or layer.weight.numel() >= LARGE_WEIGHT]
-        self._of = {layer: panels(layer.weight) for layer in copied}
+        copied = {layer for layer in plain if all_of_them or layer.weight.numel() >= LARGE_WEIGHT}
+        self._of: dict[tuple[nn.Module, ...], Tensor] = {}
+        for group in groups:
+            parts = [group] if copied.issuperset(group) else [(layer,) for layer in group if layer in copied]
+            self._of |= {part: torch.cat([panels(cast(nn.Linear, layer).weight) for layer in part]) for part in parts}
 
-    def __call__(self, layer: nn.Module, x_MK: Tensor) -> Tensor:
-        """What `layer` gives, [M, N]."""
-        panels_bKP = self._of.get(cast(nn.Linear, layer))
-        if panels_bKP is None or not _FEWEST <= len(x_MK) <= _MOST:
-            return call_layer(layer, x_MK)
-        linear = cast(nn.Linear, layer)
-        return panel_product(x_MK, panels_bKP, linear.out_features, linear.bias)
+    def __call__(self, layers: tuple[nn.Module, ...], x_MK: Tensor) -> list[Tensor]:
+        """What `layers` give, [M, N] each."""
+        if not _FEWEST <= len(x_MK) <= _MOST:
+            return call_layers(layers, x_MK)
+        panels_bKP = self._of.get(layers)
+        if panels_bKP is not None:
+            linear = [cast(nn.Linear, layer) for layer in layers]
+            return panel_products(x_MK, panels_bKP, [(layer.out_features, layer.bias) for layer in linear])
+        if len(layers) == 1:
+            return call_layers(layers, x_MK)
+        return [self((layer,), x_MK)[0] for layer in layers]
 
 
 @torch.no_grad()
@@ -67,11 +76,22 @@ def panels(weight_NK: Tensor) -> Tensor:
     return padded.view(-1, PANEL, weight_NK.shape[1]).transpose(1, 2).contiguous()
 
 
-def panel_product(x_MK: Tensor, panels_bKP: Tensor, columns: int, bias_N: Tensor | None = None) -> Tensor:
-    """Multiply x with a weight in `panels`: x Wᵀ + b, [M, N], of the first N = `columns` rows of W."""
+def panel_products(x_MK: Tensor, panels_bKP: Tensor, weights: Sequence[tuple[int, Tensor | None]]) -> list[Tensor]:
+    """Multiply x with weights in `panels`, one behind the other: x Wᵀ + b, [M, N] each.
+
+    Args:
+        x_MK: Input.
+        panels_bKP: Panels of all weights.
+        weights: Rows N of each weight, and its bias.
+    """
     product_bMP = torch.bmm(x_MK.expand(len(panels_bKP), -1, -1), panels_bKP)
-    product_MN = product_bMP.transpose(0, 1).reshape(len(x_MK), -1)[:, :columns]
-    return product_MN if bias_N is None else product_MN + bias_N
+    product_MN = product_bMP.transpose(0, 1).reshape(len(x_MK), -1)
+    found, end = [], 0
+    for columns, bias_N in weights:
+        part_MN = product_MN[:, end : end + columns]
+        found.append(part_MN if bias_N is None else part_MN + bias_N)
+        end += -(-columns // PANEL) * PANEL
+    return found
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:

@@ -17,7 +17,7 @@ from alpaca_farm_core.models.config import LoraConfig
 
 FLOAT32, BFLOAT16 = 4, 2
 CHUNK_LOGITS = 2**25
-"""Logits of one chunk of the head."""
+"""Logits of one chunk of the head; a quarter more may be left over."""
 CPU_TOKENS = 1024
 """Largest micro-batch on a CPU: half of it is 4 % slower where rows are packed, twice of it no faster."""
 LARGE_WEIGHT, BEYOND_CACHE = 2**19, 2**24
@@ -118,20 +118,20 @@ def _adapted(model: Architecture, lora: LoraConfig) -> list[str]:
 def activations(model: Architecture, tokens: int, precision: str, recomputed: bool, packed: bool = False) -> int:
     """Bytes that autograd keeps of the backbone for one micro-batch, and what one block needs on top in its turn.
 
-    Of packed rows attention keeps what it gives once per row and once in all, and norms keep less where `models.blocks`
-    has them (elsewhere two states more per token and block, some 7 % of all).
+    Of packed rows attention keeps what it gives once per row and once in all; norms and gates keep less where
+    `models.blocks` has them (elsewhere two states and a gate more per token and block, some 15 % of all).
     """
-    hidden, wide = model.hidden, model.feed_forward
+    hidden, wide = model.hidden, (3 if packed else 4) * model.feed_forward
     # queries, keys, values and what attention gives
     width = (3 if packed else 2) * model.query_width + 2 * model.key_width
     norms = 2 if packed else 4
     if precision == "bfloat16":
         # The residual stream stays in float32; each linear layer keeps its input as it was cast for it.
-        block = FLOAT32 * norms * hidden + BFLOAT16 * (5 * hidden + width + 4 * wide)
+        block = FLOAT32 * norms * hidden + BFLOAT16 * (5 * hidden + width + wide)
     else:
-        block = FLOAT32 * ((2 + norms) * hidden + width + 4 * wide)
+        block = FLOAT32 * ((2 + norms) * hidden + width + wide)
     ends = FLOAT32 * 4 * hidden
-    in_turn = FLOAT32 * (2 * hidden + 3 * wide)
+    in_turn = FLOAT32 * (2 * hidden + 3 * model.feed_forward)
     blocks = model.layers * FLOAT32 * hidden + block if recomputed else model.layers * block
     return tokens * (blocks + ends + in_turn)
 
@@ -143,7 +143,7 @@ def cast_weights(model: Architecture, precision: str) -> int:
 
 def logits(model: Architecture, positions: int) -> int:
     """Bytes of the head's work on one chunk: logits, their log-softmax, and with entropies a gradient more."""
-    return 3 * FLOAT32 * min(positions, CHUNK_LOGITS // model.vocabulary) * model.vocabulary
+    return 3 * FLOAT32 * min(positions, CHUNK_LOGITS // model.vocabulary * 5 // 4) * model.vocabulary
 
 
 def key_value_cache(model: Architecture, rows: int, tokens: int, size: int) -> int:

@@ -19,7 +19,7 @@ from transformers import (
 from alpaca_farm_core.models.backbone import before, hidden_states, plain_hidden_states
 from alpaca_farm_core.models.blocks import runs_blocks
 from alpaca_farm_core.models.config import LoraConfig
-from alpaca_farm_core.models.fused import chosen_logprobs, rms_norm, rotate
+from alpaca_farm_core.models.fused import chosen_logprobs, gated, rms_norm, rotate
 from alpaca_farm_core.models.lora import adapt
 from alpaca_farm_core.models.packing import packing_obstacle
 from alpaca_farm_core.models.recompute import recompute_activations
@@ -66,6 +66,31 @@ def test_the_norm_is_the_formula_and_its_gradient_the_numerical_one():
     wanted = weight * x / torch.sqrt((x**2).mean(-1, keepdim=True) + 1e-5)
     torch.testing.assert_close(rms_norm(x, weight, 1e-5), wanted)
     assert torch.autograd.gradcheck(lambda *both: rms_norm(*both, 1e-5), (x, weight))
+
+
+@pytest.mark.parametrize("trained", [(True, False), (False, True)])
+def test_a_norm_gives_the_gradient_that_is_asked_for(trained):
+    torch.manual_seed(0)
+    x, weight = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 8), (8,)))
+    parts = [part.requires_grad_(asked) for part, asked in zip((x, weight), trained, strict=True)]
+    assert torch.autograd.gradcheck(lambda *both: rms_norm(*both, 1e-5), parts)
+
+
+def test_a_gate_is_the_formula_and_its_gradient_the_numerical_one():
+    torch.manual_seed(0)
+    gate, up = (torch.randn(3, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    wanted = gate / (1 + torch.exp(-gate)) * up
+    torch.testing.assert_close(gated(gate, up), wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(gated(gate, up), wanted)
+    assert torch.autograd.gradcheck(gated, (gate, up))
+
+
+def test_another_activation_is_run_as_it_is():
+    model = make(LlamaConfig(**SIZES, hidden_act="gelu"))
+    ids, mask = padded()
+    assert runs_blocks(model.base_model)
+    agree(model, hidden_states(model, ids, mask), plain_hidden_states(model.base_model, ids, mask), mask)
 
 
 def test_a_norm_in_bfloat16_is_taken_in_float32():

@@ -138,6 +138,17 @@ def test_one_chunk_runs_the_head_once(causal_lm):
     assert seen == [8]
 
 
+@pytest.mark.parametrize(("chunk", "sizes"), [(7, [8]), (6, [2, 6]), (4, [4, 4]), (9, [8])])
+def test_a_small_rest_goes_with_the_last_chunk(causal_lm, chunk, sizes):
+    head_obstacle(causal_lm)
+    seen = []
+    hook = causal_lm.get_output_embeddings().register_forward_hook(lambda *call: seen.append(call[2].shape[0]))
+    with torch.no_grad():
+        response_logprobs(causal_lm, *batch(), chunk=chunk)
+    hook.remove()
+    assert seen == sizes
+
+
 def test_large_logits_are_no_obstacle_to_the_chunked_head():
     torch.manual_seed(0)
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}

@@ -59,13 +59,13 @@ def test_copied_weights_are_those_that_decoding_copies(more):
     """None, the head, some, all."""
     config = LlamaConfig(**SIZES | more, num_hidden_layers=1)
     model = AutoModelForCausalLM.from_config(config)
-    copies = products.Panels([*linear_layers(model.model), model.lm_head])._of.values()
+    copies = products.Panels([*linear_layers(model.model), (model.lm_head,)])._of.values()
     planned = memory.panels(Architecture.from_config(config.to_dict()), 2, 4, CPU)
     assert planned == sum(copy.nbytes for copy in copies)
     assert memory.panels(Architecture.from_config(config.to_dict()), 1, 4, CPU) == 0
     lora = LoraConfig(rank=2, targets=("q_proj", "down_proj"))
     adapt(model, lora, seed=0)
-    copies = products.Panels([*linear_layers(model.model), model.lm_head])._of.values()
+    copies = products.Panels([*linear_layers(model.model), (model.lm_head,)])._of.values()
     assert memory.panels(Architecture.from_config(config.to_dict()), 2, 4, CPU, lora) == sum(c.nbytes for c in copies)
 
 
