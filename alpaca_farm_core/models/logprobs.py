@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CHUNK_LOGITS = 2**25
-"""Logits of one chunk when no chunk size is given: 128 MiB in float32."""
+"""Logits of one chunk when no chunk size is given: 128 MiB in float32, 160 with a small rest."""
 
 _LOWEST_LOGPROB = -1e4  # stands for −∞ in p·log p, which would be 0·∞
 _CHANGES_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")

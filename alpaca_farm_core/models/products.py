@@ -53,7 +53,7 @@ class Panels:
         self._of: dict[tuple[nn.Module, ...], Tensor] = {}
         for group in groups:
             parts = [group] if copied.issuperset(group) else [(layer,) for layer in group if layer in copied]
-            self._of |= {part: torch.cat([panels(cast(nn.Linear, layer).weight) for layer in part]) for part in parts}
+            self._of |= {part: panels([cast(nn.Linear, layer).weight for layer in part]) for part in parts}
 
     def __call__(self, layers: tuple[nn.Module, ...], x_MK: Tensor) -> list[Tensor]:
         """What `layers` give, [M, N] each."""
@@ -69,11 +69,19 @@ class Panels:
 
 
 @torch.no_grad()
-def panels(weight_NK: Tensor) -> Tensor:
-    """Copy a weight [N, K] into panels [⌈N / PANEL⌉, K, PANEL], with zeros behind its last row."""
-    missing = -len(weight_NK) % PANEL
-    padded = nn.functional.pad(weight_NK, (0, 0, 0, missing)) if missing else weight_NK
-    return padded.view(-1, PANEL, weight_NK.shape[1]).transpose(1, 2).contiguous()
+def panels(weights: Sequence[Tensor]) -> Tensor:
+    """Copy weights [N, K], one behind the other, into panels [Σ ⌈N / PANEL⌉, K, PANEL]; zeros fill the last of each."""
+    width = weights[0].shape[1]
+    panels_bKP = weights[0].new_empty(sum(map(_count, weights)), width, PANEL)
+    place = 0
+    for weight_NK in weights:
+        whole, rest = divmod(len(weight_NK), PANEL)
+        panels_bKP[place : place + whole] = weight_NK[: whole * PANEL].view(whole, PANEL, width).transpose(1, 2)
+        if rest:
+            last_KP = panels_bKP[place + whole].zero_()
+            last_KP[:, :rest] = weight_NK[-rest:].T
+        place += _count(weight_NK)
+    return panels_bKP
 
 
 def panel_products(x_MK: Tensor, panels_bKP: Tensor, weights: Sequence[tuple[int, Tensor | None]]) -> list[Tensor]:
@@ -92,6 +100,10 @@ def panel_products(x_MK: Tensor, panels_bKP: Tensor, weights: Sequence[tuple[int
         found.append(part_MN if bias_N is None else part_MN + bias_N)
         end += -(-columns // PANEL) * PANEL
     return found
+
+
+def _count(weight_NK: Tensor) -> int:
+    return -(-len(weight_NK) // PANEL)
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:

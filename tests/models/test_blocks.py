@@ -93,6 +93,16 @@ def test_another_activation_is_run_as_it_is():
     agree(model, hidden_states(model, ids, mask), plain_hidden_states(model.base_model, ids, mask), mask)
 
 
+def test_a_watched_activation_is_called():
+    model = make(KINDS["llama"])
+    ids, mask = padded()
+    hidden_states(model, ids, mask)  # the probe is over
+    for block in model.base_model.layers:
+        block.mlp.act_fn.register_forward_hook(lambda module, inputs, output: output * 0)
+    assert runs_blocks(model.base_model)
+    agree(model, hidden_states(model, ids, mask), plain_hidden_states(model.base_model, ids, mask), mask)
+
+
 def test_a_norm_in_bfloat16_is_taken_in_float32():
     torch.manual_seed(0)
     x, weight = torch.randn(4, 64, dtype=torch.bfloat16), torch.randn(64, dtype=torch.bfloat16)

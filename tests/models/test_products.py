@@ -44,9 +44,17 @@ def test_a_product_of_panels_is_the_product(rows, out):
     torch.manual_seed(0)
     x, weight, bias = torch.randn(rows, 70), torch.randn(out, 70), torch.randn(out)
     exact = x.double() @ weight.double().T + bias.double()
-    (with_bias,), (without,) = (panel_products(x, panels(weight), [(out, one)]) for one in (bias, None))
+    (with_bias,), (without,) = (panel_products(x, panels([weight]), [(out, one)]) for one in (bias, None))
     torch.testing.assert_close(with_bias, exact.float(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(without + bias, exact.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_panels_hold_the_columns_of_one_weight_behind_the_other():
+    first, second = torch.arange(2.0 * PANEL + 1)[:, None], -torch.arange(3.0)[:, None]
+    found = panels([first, second])
+    assert found.shape == (4, 1, PANEL)
+    expected = [*range(2 * PANEL + 1), *[0] * (PANEL - 1), 0, -1, -2, *[0] * (PANEL - 3)]
+    assert found.flatten().tolist() == expected
 
 
 @pytest.mark.parametrize("bias", [True, False])

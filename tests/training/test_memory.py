@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GraniteConfig, LlamaConfig
 
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import OutOfMemoryError
@@ -11,7 +11,7 @@ from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.ppo.stage import STAGE as PPO
 from alpaca_farm_core.methods.sft.config import SFTConfig
 from alpaca_farm_core.methods.sft.stage import STAGE as SFT
-from alpaca_farm_core.models import logprobs, products
+from alpaca_farm_core.models import architecture, blocks, logprobs, products
 from alpaca_farm_core.models.architecture import Architecture
 from alpaca_farm_core.models.backbone import plain_hidden_states
 from alpaca_farm_core.models.blocks import linear_layers
@@ -32,9 +32,14 @@ def llama(layers):
     return LlamaConfig(**SIZES, num_hidden_layers=layers)
 
 
-def kept(layers, tokens, bfloat16, packed):
+def granite(layers):
+    """Of Llama's structure, run by transformers' own blocks."""
+    return GraniteConfig(**SIZES, num_hidden_layers=layers)
+
+
+def kept(config, tokens, bfloat16, packed):
     """Bytes that autograd keeps of a backbone's pass over 4 rows, weights and their casts aside."""
-    model = AutoModelForCausalLM.from_config(llama(layers), attn_implementation="sdpa").eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     shapes = {tuple(parameter.shape) for parameter in model.parameters()}
     shapes |= {shape[::-1] for shape in shapes}
     found = {}
@@ -69,22 +74,23 @@ def test_copied_weights_are_those_that_decoding_copies(more):
     assert memory.panels(Architecture.from_config(config.to_dict()), 2, 4, CPU, lora) == sum(c.nbytes for c in copies)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("kind", "packed"), [(llama, False), (llama, True), (granite, True)])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_of_a_block_are_what_autograd_keeps(precision, packed):
+def test_activations_of_a_block_are_what_autograd_keeps(precision, kind, packed):
     tokens = 120
-    measured = kept(3, tokens, precision == "bfloat16", packed) - kept(2, tokens, precision == "bfloat16", packed)
-    three, two = (
-        memory.activations(Architecture.from_config(llama(n).to_dict()), tokens, precision, False, packed)
+    three, two = (kept(kind(n), tokens, precision == "bfloat16", packed) for n in (3, 2))
+    planned = [
+        memory.activations(Architecture.from_config(kind(n).to_dict()), tokens, precision, False, packed)
         for n in (3, 2)
-    )
-    assert three - two == pytest.approx(measured, rel=0.02)
+    ]
+    assert planned[0] - planned[1] == pytest.approx(three - two, rel=0.02)
 
 
 def test_constants_are_those_of_the_code():
     assert memory.CHUNK_LOGITS == logprobs.CHUNK_LOGITS
     assert memory.CACHE_BLOCK == cache.BLOCK
     assert (memory.LARGE_WEIGHT, memory.BEYOND_CACHE) == (products.LARGE_WEIGHT, products.BEYOND_CACHE)
+    assert tuple(kind.lower() for kind in blocks._KINDS) == architecture.OWN_BLOCKS
 
 
 @pytest.mark.parametrize("lora", [LoraConfig(rank=4), LoraConfig(rank=2, targets=("q_proj", "down_proj"))])

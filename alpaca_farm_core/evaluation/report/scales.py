@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round values (steps of 1, 2, 2.5 or 5 · 10ᵏ) that cover [low, high]."""
+    """About `count` round values (steps of 1, 2, 2.5 or 5 · 10ᵏ) that cover [low, high]; of zeros alone [0, 1]."""
     if high <= low:
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+        pad = abs(low) * 0.1
+        low, high = (low - pad, high + pad) if pad else (0.0, 1.0)
     raw = (high - low) / max(count - 1, 1)
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw * 0.999)
