@@ -205,7 +205,7 @@ class Passes:
         def run(part: MicroBatch) -> TokenScores:
             return self.token_scores(policy, part, temperature, entropies=entropies)
 
-        return TokenScores(*self._grids(responses, width, run))
+        return TokenScores(*self._grids(responses, width, 2, run))
 
     @torch.no_grad()
     def all_scores_and_values(
@@ -217,13 +217,15 @@ class Passes:
             scores, values = self.scores_and_values(policy, head, part, temperature)
             return *scores, values
 
-        logprobs, entropies, values = self._grids(responses, width, run)
+        logprobs, entropies, values = self._grids(responses, width, 3, run)
         return TokenScores(logprobs, entropies), values
 
     @torch.no_grad()
-    def all_values(self, critic: ValueModel, responses: Responses, width: int) -> Tensor:
-        """Values before each response token, grid [N, width], 0 behind the end of a response."""
-        (values,) = self._grids(responses, width, lambda part: (self.values(critic, part),))
+    def all_values(
+        self, critic: ValueModel, responses: Responses, width: int, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Values before each response token (of `rows`), grid [N, width], 0 elsewhere."""
+        (values,) = self._grids(responses, width, 1, lambda part: (self.values(critic, part),), rows)
         return values
 
     def rewards(self, reward_model: PreTrainedModel, responses: Responses, with_eos: bool = True) -> list[float]:
@@ -238,16 +240,21 @@ class Passes:
                 reward_model, responses.prompt_ids, texts, self.pad_id, self.micro_batch_tokens, self.passes_of_all
             )
 
-    def _grids(self, responses: Responses, width: int, run: Callable[[MicroBatch], tuple[Tensor, ...]]) -> list[Tensor]:
+    def _grids(
+        self,
+        responses: Responses,
+        width: int,
+        n_grids: int,
+        run: Callable[[MicroBatch], tuple[Tensor, ...]],
+        rows: Sequence[int] | None = None,
+    ) -> list[Tensor]:
         """Put what `run` gives for each micro-batch, [B, its width] each, on grids of all responses."""
-        grids: list[Tensor] = []
-        for part in self.micro_batches(responses):
+        grids = [torch.zeros(len(responses), width, device=self.device) for _ in range(n_grids)]
+        for part in self.micro_batches(responses, rows):
             found = run(part)
-            if not part.counted:
-                continue
-            grids = grids or [torch.zeros(len(responses), width, device=self.device) for _ in found]
-            for grid, values in zip(grids, found, strict=True):
-                grid[part.rows, : part.width] = values
+            if part.counted:
+                for grid, values in zip(grids, found, strict=True):
+                    grid[part.rows, : part.width] = values
         mask = responses.mask_NR(width, self.device)
         return [masked_fill_zero(grid, mask) for grid in grids]
 

@@ -4,7 +4,7 @@ The least that training on the same tokens can do with transformers' model: forw
 rows laid end to end and cut into equal pieces without any padding, the head only where there is something to
 learn, logits kept from the forward to the backward pass, one fused AdamW step per batch. No loop, no masks, no
 metrics, no shuffling; attention runs across the cuts, so nothing useful is learnt. The better of two sizes of
-micro-batch counts (PPO: the larger).
+micro-batch counts (on samples: the larger).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SIZES = (512, 1024)
 
 
 def rows_of(job: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
-    """(prompt, response) of all rows; of both sides of pairs; of PPO's episodes, by their lengths."""
-    if job["kind"] == "ppo":
+    """(prompt, response) of all rows; of both sides of pairs; of sampled episodes, by their lengths."""
+    if "prompt_lengths" in job:
         return [([5] * prompt, [6] * new) for prompt, new in zip(job["prompt_lengths"], job["lengths"], strict=True)]
     rows = json.loads((Path(job["world"]) / "rows.json").read_text())
     sides = ("responses",) if job["kind"] == "sft" else ("responses", "others")
@@ -78,14 +78,17 @@ def run(job: Mapping[str, Any], size: int) -> dict[str, float]:
     }
 
 
-def run_ppo(job: Mapping[str, Any], size: int) -> dict[str, float]:
-    """Seconds for the passes of PPO: policy, reference, reward and value forward; then both trained, each epoch.
+def run_on_policy(job: Mapping[str, Any], size: int) -> dict[str, float]:
+    """Seconds for forward passes of policy, reference, reward model (and critic); then policy (and critic) trained.
 
     The first step is made twice, and timed the second time.
     """
-    place = Path(job["world"]) / "endless"
-    policy, reference, reward, critic = (AutoModelForCausalLM.from_pretrained(place).train() for _ in range(4))
-    optimisers = [torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) for model in (policy, critic)]
+    place, n_critics = Path(job["world"]) / "endless", 1 if job["kind"] == "ppo" else 0
+    policy, reference, reward, *critics = (
+        AutoModelForCausalLM.from_pretrained(place).train() for _ in range(3 + n_critics)
+    )
+    trained = [policy, *critics]
+    optimisers = [torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) for model in trained]
     rows = rows_of(job)
     for number, start in enumerate([0, *range(0, len(rows), job["episodes"])]):
         if number <= 1:
@@ -95,7 +98,7 @@ def run_ppo(job: Mapping[str, Any], size: int) -> dict[str, float]:
             with torch.no_grad(), _arithmetic(job):
                 for model in (policy, reference):
                     logprobs_of(model, ids_NT, learnt_NT)
-                for model in (reward, critic):
+                for model in (reward, *critics):
                     model.base_model(ids_NT, use_cache=False)
             tokens += ids_NT.numel()
         for _ in range(job["epochs"]):
@@ -103,10 +106,11 @@ def run_ppo(job: Mapping[str, Any], size: int) -> dict[str, float]:
                 with _arithmetic(job):
                     loss = logprobs_of(policy, ids_NT, learnt_NT)
                 loss.backward()
-                with _arithmetic(job):
-                    hidden_NTD = critic.base_model(ids_NT, use_cache=False).last_hidden_state
-                hidden_NTD.float().square().mean().backward()
-            for model, optimiser in zip((policy, critic), optimisers, strict=True):
+                for critic in critics:
+                    with _arithmetic(job):
+                        hidden_NTD = critic.base_model(ids_NT, use_cache=False).last_hidden_state
+                    hidden_NTD.float().square().mean().backward()
+            for model, optimiser in zip(trained, optimisers, strict=True):
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -134,7 +138,7 @@ def _arithmetic(job: Mapping[str, Any]) -> Any:
 def main(path: str) -> None:
     imports_mb = psutil.Process().memory_info().rss / 2**20
     job = json.loads(Path(path).read_text())
-    found = [run_ppo(job, SIZES[-1])] if job["kind"] == "ppo" else [run(job, size) for size in SIZES]
+    found = [run_on_policy(job, SIZES[-1])] if "prompt_lengths" in job else [run(job, size) for size in SIZES]
     best = max(found, key=lambda one: one["tokens_per_s"])
     sizes = {str(one["micro_batch_tokens"]): one["tokens_per_s"] for one in found}
     print(json.dumps({**best, "sizes": sizes, "imports_mb": imports_mb, "state_mb": job["state_mb"]}))

@@ -152,7 +152,7 @@ def ppo(study: Study) -> Artifact:
 
 
 def rloo(study: Study) -> Artifact:
-    return on_policy(study, RLOO, group_size=4)
+    return on_policy(study, RLOO, group_size=study.job["group"])
 
 
 class Clock:

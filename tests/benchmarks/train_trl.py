@@ -169,6 +169,36 @@ def ppo(job, tokenizer):
     )
 
 
+def rloo(job, tokenizer):
+    from trl import RLOOConfig, RLOOTrainer
+
+    tokenizer.padding_side = "left"
+    ids_of = {tokenizer.decode(ids): ids for ids in columns(job)[0]}
+
+    class Tokenised(RLOOTrainer):
+        """Takes the prompts' token ids as they are."""
+
+        def _tokenize_prompts(self, prompts):
+            return [ids_of[prompt] for prompt in prompts], None, {}
+
+    args = RLOOConfig(
+        **common(job)
+        | {
+            "gradient_accumulation_steps": job["episodes"] // job["micro_batch"], "learning_rate": 1e-6,
+            "max_steps": job["steps"], "max_completion_length": job["max_new_tokens"], "temperature": 1.0, "beta": 0.05,
+            "num_generations": job["group"], "num_iterations": job["epochs"],
+        }
+    )  # fmt: skip
+    return Tokenised(
+        model=policy(job),
+        reward_funcs=classifier(job),
+        reward_processing_classes=tokenizer,
+        args=args,
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in ids_of]),
+        processing_class=tokenizer,
+    )
+
+
 class Ends(StoppingCriteria):
     """Each row of a batch ends after its own number of tokens."""
 
@@ -187,7 +217,7 @@ def force_lengths(trainer, tokenizer, lengths):
     nothing else. A padding token drawn before, which TRL would take for the end, becomes the prompt's last token.
     """
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model, left = trainer.policy_model, iter(lengths)
+    model, left = getattr(trainer, "policy_model", trainer.model), iter(lengths)
     generate, answers, prompts = model.generate, [], []
 
     def forced(*args, **kwargs):
@@ -195,7 +225,7 @@ def force_lengths(trainer, tokenizer, lengths):
         ends_B = torch.tensor(list(islice(left, len(ids_BT))))
         ends = StoppingCriteriaList([Ends(ids_BT.shape[1], ends_B)])
         output = generate(*args, stopping_criteria=ends, **kwargs)
-        new_BR = output.sequences[:, ids_BT.shape[1] :]  # a view
+        new_BR = getattr(output, "sequences", output)[:, ids_BT.shape[1] :]  # a view
         assert new_BR.shape[1] == max(ends_B), "sampling ends with the longest row"
         after_BR = torch.arange(new_BR.shape[1]) - (ends_B[:, None] - 1)
         new_BR.copy_(new_BR.where(new_BR != pad, ids_BT[:, -1:]))
@@ -213,14 +243,15 @@ def main(path):
     if job["kind"] == "ppo":
         import trl.experimental.ppo  # noqa: F401
     else:
-        from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
+        from trl import DPOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer  # noqa: F401
     imports_mb = psutil.Process().memory_info().rss / 2**20
     tokenizer = AutoTokenizer.from_pretrained(Path(job["world"]) / "endless")
-    trainer = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo}[job["kind"]](job, tokenizer)
-    steps_before = job["steps"] - job["timed_steps"] if job["kind"] == "ppo" else 0
+    trainer = {"sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo, "rloo": rloo}[job["kind"]](job, tokenizer)
+    samples = job["kind"] in ("ppo", "rloo")
+    steps_before = job["steps"] - job["timed_steps"] if samples else 0
     clock = Clock(steps_before)
     trainer.add_callback(clock)
-    answers, prompts = force_lengths(trainer, tokenizer, job["lengths"]) if job["kind"] == "ppo" else ([], [])
+    answers, prompts = force_lengths(trainer, tokenizer, job["lengths"]) if samples else ([], [])
     trainer.train()
     answers, prompts = (sampled[steps_before * job.get("episodes", 0) :] for sampled in (answers, prompts))
     result = {

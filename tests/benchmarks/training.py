@@ -9,14 +9,14 @@ as it does by itself (`trl`), and once more as fast as it can be set (`trl_best`
 is off, its logits are chunked by its own fused head, DPO's reference log-probabilities are made before the clock
 starts on both sides. `bare` is the limit: see `train_bare`.
 
-PPO tables (peer: TRL 1.12, the last with a PPOTrainer). Both sides sample for themselves, from a model whose EOS is
-never drawn, but episode i of a run ends after the same number of tokens on both (`lengths` of the job), which neither
-decoder is told: it finds a row at its end. `ppo`: lengths as of answers that end at every token with the same chance,
-cut at the maximum, mean a third of it; `ppo_max`: all at the maximum. The first step is not timed: it touches most of
-the memory for the first time. Same episodes, epochs, optimiser steps and decode batch; each side takes prompts in an
-order of its own, their mean lengths are in the results. TRL's micro-batch is the best of PPO_MICRO_BATCHES, tried
-before the first repeat where there are several. `bare` has the same passes over the same lengths as ours, and ours' own
-seconds of sampling.
+Tables of PPO (peer: TRL 1.12, the last with a PPOTrainer) and RLOO (TRL 1.16; GROUP answers to each prompt, one
+epoch). Both sides sample for themselves, from a model whose EOS is never drawn, but episode i of a run ends after the
+same number of tokens on both (`lengths` of the job), which neither decoder is told: it finds a row at its end. `ppo`,
+`rloo`: lengths as of answers that end at every token with the same chance, cut at the maximum, mean a third of it;
+`ppo_max`: all at the maximum. The first step is not timed: it touches most of the memory for the first time. Same
+episodes, epochs, optimiser steps and decode batch; each side takes prompts in an order of its own, their mean lengths
+are in the results. TRL's micro-batch is the best of PPO_MICRO_BATCHES, tried before the first repeat where there are
+several. `bare` has the same passes over the same lengths as ours, and ours' own seconds of sampling.
 """
 
 from __future__ import annotations
@@ -35,21 +35,23 @@ from safetensors import safe_open
 from tests.benchmarks.frame import HERE, Arm, Result, machine, median, ours, peer, ratio, run, take_turns, write
 from tests.benchmarks.worlds import NAMES, make_world
 
-SUPERVISED, ON_POLICY = ("sft", "reward", "dpo"), ("ppo", "ppo_max")
+SUPERVISED, ON_POLICY = ("sft", "reward", "dpo"), ("ppo", "ppo_max", "rloo")
 BATCH, MICRO_BATCH = 16, 8
 ROWS = {"nano": 64, "llama14m": 48, "smollm2": 16}
 EPISODES = {"nano": 32, "llama14m": 32, "smollm2": 16}
 MAX_NEW_TOKENS = {"nano": 96, "llama14m": 192, "smollm2": 192}
 WARM_UP = 1
-"""Steps of PPO before the clock starts."""
+"""Steps on samples of its own before the clock starts."""
 STEPS = 2
+GROUP = 4
+"""Answers to each prompt in RLOO."""
 PPO_MICRO_BATCHES = {"nano": (8,), "llama14m": (8,), "smollm2": (4,)}
 TUNED: dict[str, dict[str, Any]] = {
     "sft": {"trl_padding_free": True},
     "reward": {"trl_train_sampling_strategy": "group_by_length"},
     "dpo": {"trl_train_sampling_strategy": "group_by_length"},
 }
-TARGETS = {"sft": 1.5, "reward": 1.5, "dpo": 1.5, "ppo": 3.0, "ppo_max": 1.3}
+TARGETS = {"sft": 1.5, "reward": 1.5, "dpo": 1.5, "ppo": 3.0, "ppo_max": 1.3, "rloo": 1.5}
 BYTES = {"trained": 16, "frozen": 4}
 """Per weight in float32: with gradient and AdamW's two moments, or alone."""
 
@@ -76,7 +78,7 @@ def _lengths(limit: int, episodes: int, steps: int) -> list[int]:
 
 
 def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEPS) -> dict[str, Any]:
-    """What all arms of a table are told; `steps` are PPO's that are timed."""
+    """What all arms of a table are told; `steps` are those on samples that are timed."""
     ids = json.loads((world / "rows.json").read_text())
     lengths = {name: [len(row) for row in ids[name][:rows]] for name in ("prompts", "responses", "others")}
     prompts, answers = sum(lengths["prompts"]), sum(lengths["responses"])
@@ -84,8 +86,8 @@ def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEP
     weights = _weights(world / "endless")
     limit, episodes = MAX_NEW_TOKENS[world.name], EPISODES[world.name]
     n_answers = episodes * (WARM_UP + steps)
-    # PPO holds a reference and a reward model besides, and trains a critic
-    models = BYTES["trained"] * (2 if kind == "ppo" else 1) + BYTES["frozen"] * (2 if kind == "ppo" else 0)
+    # on samples of its own a policy has a reference and a reward model beside it, and in PPO a critic
+    models = BYTES["trained"] * (2 if kind == "ppo" else 1) + BYTES["frozen"] * (2 if kind in ON_POLICY else 0)
     return {
         "kind": kind,
         "world": str(world),
@@ -98,7 +100,8 @@ def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEP
         "max_new_tokens": limit,
         "lengths": [limit] * n_answers if table.endswith("_max") else _lengths(limit, episodes, WARM_UP + steps),
         "episodes": episodes,
-        "epochs": 2,
+        "epochs": 1 if kind == "rloo" else 2,
+        "group": GROUP,
         "steps": WARM_UP + steps,
         "timed_steps": steps,
         "rollout_micro_batch": episodes,
@@ -119,7 +122,7 @@ def supervised(table: str, job: Mapping[str, Any], python: Path, repeats: int) -
 
 
 def on_policy(table: str, job: Mapping[str, Any], python: Path, repeats: int) -> dict[str, Any]:
-    """One PPO table: TRL's best micro-batch, then turns; then bare passes over the lengths that ours had."""
+    """One table of a method that samples: TRL's best micro-batch, then turns; then bare passes over ours' lengths."""
     trl = peer(python, "train_trl.py")
     sizes = PPO_MICRO_BATCHES[Path(job["world"]).name]
     tried = {size: run(Arm(f"trl, {size} rows", trl, {**job, "micro_batch": size})) for size in sizes[1:] and sizes}
@@ -195,7 +198,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=0, help="rows of the supervised tables; 0 = by the world")
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the PPO tables")
+    parser.add_argument("--steps", type=int, default=STEPS, help="timed steps of the tables of PPO and RLOO")
     parser.add_argument("--work", type=Path, default=Path(os.environ.get("BENCH_WORK", ".bench")))
     parser.add_argument("--trl", type=Path, default=Path(".bench/trl/bin/python"))
     parser.add_argument("--trl-ppo", type=Path, default=Path(".bench/trl-ppo/bin/python"))
@@ -209,9 +212,8 @@ def main() -> None:
         world = make_world(name, options.work.absolute())
         for table in options.tables:
             job = job_of(table, world, options.rows or ROWS[name], options.precision, options.steps)
-            of_ppo = table in ON_POLICY
-            python = options.trl_ppo if of_ppo else options.trl
-            found = (on_policy if of_ppo else supervised)(table, job, python.absolute(), options.repeats)
+            python = options.trl_ppo if table.startswith("ppo") else options.trl
+            found = (on_policy if table in ON_POLICY else supervised)(table, job, python.absolute(), options.repeats)
             suffix = "" if options.precision == "float32" else f" {options.precision}"
             write(options.out, machine(command, {"trl": python}), {f"{table} {name}{suffix}": found})
             print(table, name, json.dumps({key: value for key, value in found.items() if "times" in key}), flush=True)

@@ -16,6 +16,7 @@ from alpaca_farm_core.training.on_policy.judged import judge
 from alpaca_farm_core.training.on_policy.setup import set_up
 from alpaca_farm_core.training.on_policy.update import Update
 from alpaca_farm_core.training.rewards.base import Answers
+from alpaca_farm_core.training.rollouts import Passes
 from tests.methods import toy
 
 STEPS = toy.PPO_VALUES["steps"]
@@ -208,7 +209,7 @@ def update(algorithm, setup, objective):
 def gradients(world, tmp_path, budget, order=None, **values):
     """Gradients of one minibatch of all 12 responses."""
     execution = toy.EXECUTION.model_copy(update={"micro_batch_tokens": budget})
-    algorithm, setup, _, objective = prepare(world, tmp_path, execution, **values)
+    algorithm, setup, _, objective = prepare(world, tmp_path, execution, minibatch_size=12, **values)
     record = update(algorithm, setup, objective).accumulate(order or list(range(12)))
     models = (setup.policy.model, algorithm.critic)
     return record, [p.grad for model in models for p in model.parameters() if p.grad is not None]
@@ -223,6 +224,54 @@ def test_micro_batches_padding_and_order_do_not_change_the_gradient(world, tmp_p
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
 
 
+def critic_loss(algorithm, judged, targets, row):
+    """Of one response, every formula written out."""
+    prompt, response = judged.responses.prompt_ids[row], judged.responses.response_ids[row]
+    ids, n = torch.tensor([prompt + response]), len(response)
+    values = algorithm.critic(ids, torch.ones_like(ids))[0, len(prompt) - 1 : -1]
+    old, returns = targets.values_NR[row, :n], targets.returns_NR[row, :n]
+    near = old + (values - old).clamp(-0.2, 0.2)
+    return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2).sum()
+
+
+@pytest.mark.parametrize("minibatch_size", [4, 12])
+@pytest.mark.parametrize("dropout", [False, True])  # the nano model has none: only where gradients are made differs
+def test_the_critics_gradients_are_those_of_its_loss_in_the_first_minibatch_and_in_later_ones(
+    world, tmp_path, minibatch_size, dropout
+):
+    algorithm, setup, judged, objective = prepare(
+        world, tmp_path, minibatch_size=minibatch_size, vf_coef=0.7, zero_value_head=False, dropout=dropout
+    )
+    run, critic = update(algorithm, setup, objective), algorithm.learners["critic"]
+    for rows in objective.minibatches()[:2]:
+        record = run.accumulate(rows)
+        found = [parameter.grad.clone() for parameter in critic.parameters]
+        critic.optimiser.zero_grad()
+        loss = sum(critic_loss(algorithm, judged, objective.targets, row) for row in rows) / judged.mask_NR[rows].sum()
+        assert record["value_loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
+        expected = torch.autograd.grad(0.7 * loss, critic.parameters)
+        for mine, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+        assert any(gradient.abs().max() > 1e-3 for gradient in found)
+
+
+@pytest.mark.parametrize(("values", "passes"), [({"minibatch_size": 12}, 2), ({}, 2.5), ({"dropout": True}, 3)])
+def test_values_come_from_the_pass_that_the_first_minibatch_learns_from(world, tmp_path, monkeypatch, values, passes):
+    """Two epochs; besides them a pass over the rows that are not in the first minibatch."""
+    seen = []
+    run = Passes.values
+
+    def counted(self, critic, part):
+        seen.extend(part.rows)
+        return run(self, critic, part)
+
+    monkeypatch.setattr(Passes, "values", counted)
+    algorithm, setup, _, objective = prepare(world, tmp_path, **values)
+    update(algorithm, setup, objective).run(1, None)
+    assert {seen.count(row) for row in range(12)} <= {2, 3}
+    assert len(seen) == 12 * passes
+
+
 def test_the_first_update_is_the_plain_policy_gradient(world, tmp_path):
     record, _ = gradients(world, tmp_path, 10_000)
     assert record["clip_fraction"] == 0
@@ -231,7 +280,8 @@ def test_the_first_update_is_the_plain_policy_gradient(world, tmp_path):
 
 
 def test_paper_compat_counts_all_positions(world, tmp_path):
-    algorithm, setup, judged, objective = prepare(world, tmp_path, paper_compat=True, max_new_tokens=14)
+    values = {"paper_compat": True, "max_new_tokens": 14, "minibatch_size": 12}
+    algorithm, setup, judged, objective = prepare(world, tmp_path, **values)
     targets = objective.targets
     assert judged.mask_NR.shape == targets.advantages_NR.shape == (12, 14)
     assert not judged.mask_NR.all()

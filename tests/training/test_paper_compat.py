@@ -6,12 +6,11 @@ advantages with γ = λ = 1 over the whole window and 0 behind it; returns befor
 """
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from alpaca_farm_core.methods.ppo.advantages import learnable
+from alpaca_farm_core.methods.ppo.advantages import learnable, shape
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.training.on_policy.judged import Judged
 
@@ -35,8 +34,8 @@ def run(**values):
     judged = Judged(
         None, mask, torch.tensor(SCORES), torch.tensor(SCORES), torch.tensor(KL), torch.zeros(2, 3), reference
     )
-    passes = SimpleNamespace(all_values=lambda critic, responses, width: torch.tensor(VALUES))
-    return learnable(judged, None, passes, PPOConfig.build({"paper_compat": True, **values}), BETA)
+    config = PPOConfig.build({"paper_compat": True, **values})
+    return learnable(shape(judged, config, BETA), torch.tensor(VALUES))
 
 
 def test_the_whole_trace():

@@ -5,17 +5,20 @@ The critic is a model of its own, or a value head on the policy's trunk.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor
 
-from alpaca_farm_core.methods.ppo.advantages import learnable, value_metrics
+from alpaca_farm_core.methods.ppo.advantages import Shaped, learnable, shape, value_metrics
 from alpaca_farm_core.methods.ppo.config import PPOConfig
 from alpaca_farm_core.methods.ppo.loss import policy_loss, value_loss
 from alpaca_farm_core.models.heads import ValueHead, ValueModel
 from alpaca_farm_core.models.lora import adapt
 from alpaca_farm_core.training.kl import kl_estimate
-from alpaca_farm_core.training.masking import masked_sum
+from alpaca_farm_core.training.masking import masked_fill_zero, masked_sum
 from alpaca_farm_core.training.on_policy.algorithm import Plain, epoch_minibatches
 from alpaca_farm_core.training.on_policy.judged import Judged
 from alpaca_farm_core.training.on_policy.setup import Setup
@@ -58,20 +61,21 @@ class ActorCritic:
     """The clipped losses of actor and critic on one judged rollout batch."""
 
     def __init__(self, ppo: PPO, judged: Judged, step: int, kl_coef: float) -> None:
-        self._ppo, self._judged, self._step = ppo, judged, step
+        self._ppo, self._judged = ppo, judged
         self._config, self._setup = ppo.config, ppo.setup
         self.responses = judged.responses
         self.sums = (*_SUMS, "kl_loss") if self._config.kl_loss_coef else _SUMS
+        self._minibatches = self._cut(step)
         total = self._setup.workers.total
-        self.targets = learnable(judged, ppo.critic, self._setup.passes, self._config, kl_coef, total)
+        shaped = shape(judged, self._config, kl_coef, total)
+        self._ahead: deque[dict[str, Tensor]] = deque()
+        values_NR = self._values(shaped) if judged.values_NR is None else judged.values_NR
+        self.targets = learnable(shaped, values_NR, total)
         self.metrics = value_metrics(judged, self.targets, total)
 
     def minibatches(self) -> list[list[int]]:
         """`epochs` shuffled passes over the rollout batch."""
-        config, workers = self._config, self._setup.workers
-        assert config.seed is not None
-        n, size = config.rollout_batch_size, config.minibatch_size
-        return epoch_minibatches(n, size, config.epochs, config.seed, self._step, workers)
+        return self._minibatches
 
     def weight(self, rows: list[int]) -> Tensor | float:
         """Response tokens of the minibatch."""
@@ -92,12 +96,46 @@ class ActorCritic:
             critic, more = self._critic(values, part)
             _backward((actor + critic) / weight)
             return sums | more
-        assert ppo.critic is not None
         actor, sums = self._actor(passes.token_scores(policy, part, temperature, entropies=False).logprobs_BT, part)
         _backward(actor / weight)
-        critic, more = self._critic(passes.values(ppo.critic, part), part)
+        if self._ahead:
+            return sums | self._ahead.popleft()
+        critic, more = self._critic(passes.values(cast("ValueModel", ppo.critic), part), part)
         _backward(critic / weight)
         return sums | more
+
+    def _cut(self, step: int) -> list[list[int]]:
+        config = self._config
+        assert config.seed is not None
+        n, size = config.rollout_batch_size, config.minibatch_size
+        return epoch_minibatches(n, size, config.epochs, config.seed, step, self._setup.workers)
+
+    def _values(self, shaped: Shaped) -> Tensor:
+        """Values of a critic of its own before the update, [N, R].
+
+        The first minibatch learns from the very pass that gives its values: the weights are the same. Its gradients
+        are made here, micro-batch by micro-batch, and `backward` finds their sums in `_ahead`. Not with dropout, which
+        values are without.
+        """
+        passes, critic, mask_NR = self._setup.passes, cast("ValueModel", self._ppo.critic), self._judged.mask_NR
+        width = mask_NR.shape[1]
+        if self._config.dropout:
+            return passes.all_values(critic, self.responses, width)
+        first = self._minibatches[0]
+        others = sorted(set(range(len(self.responses))).difference(first))
+        values_NR = passes.all_values(critic, self.responses, width, others)
+        weight = torch.as_tensor(self.weight(first), device=passes.device)
+        weight_everywhere = float(self._setup.workers.total(weight))
+        for part in passes.micro_batches(self.responses, first):
+            values, rows = passes.values(critic, part), part.rows
+            known = masked_fill_zero(values.detach(), mask_NR[rows, : part.width])
+            if part.counted:
+                values_NR[rows, : part.width] = known
+            returns = shaped.estimate(values_NR, rows).returns[:, : part.width]
+            loss, sums = self._critic(values, part, known, returns)
+            _backward(loss / (weight_everywhere if part.counted else math.inf))
+            self._ahead.append({name: total.detach() for name, total in sums.items()})
+        return values_NR
 
     def _actor(self, logprobs: Tensor, part: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the policy, summed over the tokens, and what is recorded of it."""
@@ -112,13 +150,18 @@ class ActorCritic:
         kl = masked_sum(kl_estimate(logprobs, judged.reference_logprobs_NR[rows, :width], config.kl_loss), mask)
         return actor.loss + config.kl_loss_coef * kl, {**sums, "kl_loss": kl}
 
-    def _critic(self, values: Tensor, part: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted loss of the values, summed over the tokens, and what is recorded of it."""
-        targets, rows, width = self.targets, part.rows, part.width
+    def _critic(
+        self, values: Tensor, part: MicroBatch, old: Tensor | None = None, returns: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted loss of the values, summed over the tokens, and what is recorded of it.
+
+        Values before the update and returns are the targets' unless given, [B, width] each.
+        """
+        rows, width = part.rows, part.width
         critic = value_loss(
             values,
-            targets.values_NR[rows, :width],
-            targets.returns_NR[rows, :width],
+            self.targets.values_NR[rows, :width] if old is None else old,
+            self.targets.returns_NR[rows, :width] if returns is None else returns,
             self._judged.mask_NR[rows, :width],
             self._config.value_clip_range,
         )

@@ -102,7 +102,10 @@ class Algorithm(Protocol):
         """What is trained, by name; the policy is called "policy"."""
 
     def objective(self, judged: Judged, step: int, kl_coef: float) -> Objective:
-        """Advantages, targets, pools …: everything between rewards and updates of step `step`."""
+        """Advantages, targets, pools …: everything between rewards and updates of step `step`.
+
+        May add gradients of its first minibatch already, where a pass serves both.
+        """
 
     def shown(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """The prompts as the policy is shown them when it samples."""

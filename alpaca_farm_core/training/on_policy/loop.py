@@ -119,18 +119,18 @@ class OnPolicy:
         # 2. rewards, checked before anything learns from them
         metrics = rollout_metrics(judged, setup.workers.total)
         require_finite(metrics, step, self._checkpointer.newest_step)
-        # 3. the algorithm's objective: advantages, targets
         kl_coef = self._controller.coefficient
-        objective = self._algorithm.objective(judged, step, kl_coef)
-        metrics |= objective.metrics
-        # 4. updates
-        update = Update(
-            self._algorithm, objective, setup.passes, setup.workers, config.max_grad_norm, dropout=config.dropout
-        )
-        assert config.seed is not None
-        seed_dropout(config.seed, step, setup.workers.rank)
         grows = config.precision == "bfloat16"  # measured: in float32 a run does not
         with setup.offloaded(self._algorithm.learners.values()), returning_memory(grows):
+            # 3. the algorithm's objective: advantages, targets
+            objective = self._algorithm.objective(judged, step, kl_coef)
+            metrics |= objective.metrics
+            # 4. updates
+            update = Update(
+                self._algorithm, objective, setup.passes, setup.workers, config.max_grad_norm, dropout=config.dropout
+            )
+            assert config.seed is not None
+            seed_dropout(config.seed, step, setup.workers.rank)
             metrics |= update.run(step, self._checkpointer.newest_step)
         # 5. the next KL coefficient
         self._controller.update(metrics["kl"])
