@@ -20,10 +20,12 @@ def on_policy_stage(
     run: Callable[[StageContext], StageResult],
     summary: str,
     critic: Callable[[Any], Critic] = lambda config: "none",
+    uses_reference: bool = False,
 ) -> Stage:
     """Declare the stage of an on-policy method; a reward model is an input only where it is the reward.
 
-    `critic` tells by the config what kind of critic is held in memory.
+    `critic` tells by the config what kind of critic is held in memory, `uses_reference` whether updates run the
+    reference.
     """
     return Stage(
         name=name,
@@ -34,7 +36,9 @@ def on_policy_stage(
         run=run,
         external=_external,
         trains=True,
-        memory=lambda config, execution, models: on_policy_memory(config, execution, models, critic(config)),
+        memory=lambda config, execution, models: on_policy_memory(
+            config, execution, models, critic(config), uses_reference
+        ),
         summary=summary,
     )
 

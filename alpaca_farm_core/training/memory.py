@@ -213,7 +213,9 @@ def supervised_memory(
     return MemoryPlan.largest(of_each_process({"updating": updating}, execution, model))
 
 
-def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, critic: Critic = "none") -> MemoryPlan:
+def on_policy_memory(
+    config: Any, execution: ExecutionConfig, models: Models, critic: Critic = "none", uses_reference: bool = False
+) -> MemoryPlan:
     """Training on answers of the policy itself.
 
     Args:
@@ -221,6 +223,7 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
         execution: As the training process follows it.
         models: Sizes of "policy" and, where there is one, "reward_model".
         critic: A model of its own, a head on the policy, or none.
+        uses_reference: Updates run the reference, which never waits on the CPU then.
     """
     policy = models["policy"]
     reward = models.get("reward_model") if config.reward.needs_reward_model else None
@@ -242,8 +245,9 @@ def on_policy_memory(config: Any, execution: ExecutionConfig, models: Models, cr
         "reward model": FLOAT32 * reward.backbone if reward else 0,
         "copy for decoding": size * policy.parameters if config.precision == "bfloat16" or sharded else 0,
     }
-    waiting = ("reference", "reward model") if execution.offload and execution.device.startswith("cuda") else ()
-    updating = {name: 0 if name in waiting else size for name, size in held.items()}
+    updating = dict(held)
+    if execution.offload and execution.device.startswith("cuda"):
+        updating |= {"reward model": 0} if uses_reference else {"reward model": 0, "reference": 0}
     rows = min(execution.decode_batch_size, max(config.rollout_batch_size, config.eval_prompts))
     phases = {
         "decoding": held

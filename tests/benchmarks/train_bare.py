@@ -31,7 +31,9 @@ SIZES = (512, 1024)
 def rows_of(job: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
     """(prompt, response) of all rows; of both sides of pairs; of sampled episodes, by their lengths."""
     if "prompt_lengths" in job:
-        return [([5] * prompt, [6] * new) for prompt, new in zip(job["prompt_lengths"], job["lengths"], strict=True)]
+        group = job["group"] if job["kind"] == "rloo" else 1  # answers to one prompt, which is computed once
+        columns = zip(job["prompt_lengths"], job["lengths"], strict=True)
+        return [([5] * (0 if row % group else prompt), [6] * new) for row, (prompt, new) in enumerate(columns)]
     rows = json.loads((Path(job["world"]) / "rows.json").read_text())
     sides = ("responses",) if job["kind"] == "sft" else ("responses", "others")
     return [
@@ -79,9 +81,10 @@ def run(job: Mapping[str, Any], size: int) -> dict[str, float]:
 
 
 def run_on_policy(job: Mapping[str, Any], size: int) -> dict[str, float]:
-    """Seconds for forward passes of policy, reference, reward model (and critic); then policy (and critic) trained.
+    """Seconds for the passes of ours: reference and reward model forward; then policy and PPO's critic trained.
 
-    The first step is made twice, and timed the second time.
+    In bfloat16 a copy decodes, whose log-probabilities are not those of training: the policy runs forward too. The
+    first step is made twice, and timed the second time.
     """
     place, n_critics = Path(job["world"]) / "endless", 1 if job["kind"] == "ppo" else 0
     policy, reference, reward, *critics = (
@@ -96,10 +99,9 @@ def run_on_policy(job: Mapping[str, Any], size: int) -> dict[str, float]:
         parts = list(micro_batches(rows[start : start + job["episodes"]], size))
         for ids_NT, learnt_NT in parts:
             with torch.no_grad(), _arithmetic(job):
-                for model in (policy, reference):
+                for model in (policy, reference) if job["precision"] == "bfloat16" else (reference,):
                     logprobs_of(model, ids_NT, learnt_NT)
-                for model in (reward, *critics):
-                    model.base_model(ids_NT, use_cache=False)
+                reward.base_model(ids_NT, use_cache=False)
             tokens += ids_NT.numel()
         for _ in range(job["epochs"]):
             for ids_NT, learnt_NT in parts:

@@ -1,9 +1,9 @@
 """TRL's side of the training tables, as a command: JOB.json → one line of JSON.
 
 Runs under the interpreter of an environment with TRL; knows nothing of this project. The seconds are those of the
-optimiser steps (from the beginning of training, of PPO from the end of its first steps, to the end of the last step):
-loading, tokenising, reference log-probabilities made in advance and saving are not in them. Job settings that begin
-with `trl_` are TRL's own.
+optimiser steps (from the beginning of training, of PPO and RLOO from the end of the first steps, to the end of the
+last step): loading, tokenising, reference log-probabilities made in advance and saving are not in them. Job settings
+that begin with `trl_` are TRL's own.
 Sampled answers end after the job's `lengths`.
 """
 

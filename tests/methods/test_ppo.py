@@ -20,6 +20,7 @@ from alpaca_farm_core.training.rollouts import Passes
 from tests.methods import toy
 
 STEPS = toy.PPO_VALUES["steps"]
+CUT = "alpaca_farm_core.methods.ppo.objective.epoch_minibatches"
 
 
 @pytest.fixture(scope="session")
@@ -209,8 +210,10 @@ def update(algorithm, setup, objective):
 def gradients(world, tmp_path, budget, order=None, **values):
     """Gradients of one minibatch of all 12 responses."""
     execution = toy.EXECUTION.model_copy(update={"micro_batch_tokens": budget})
-    algorithm, setup, _, objective = prepare(world, tmp_path, execution, minibatch_size=12, **values)
-    record = update(algorithm, setup, objective).accumulate(order or list(range(12)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CUT, lambda *arguments: [order or list(range(12))])
+        algorithm, setup, _, objective = prepare(world, tmp_path, execution, **values)
+    record = update(algorithm, setup, objective).accumulate(*objective.minibatches())
     models = (setup.policy.model, algorithm.critic)
     return record, [p.grad for model in models for p in model.parameters() if p.grad is not None]
 
@@ -300,7 +303,7 @@ def test_paper_compat_counts_all_positions(world, tmp_path):
         expected = float(setup.reward_model(ids).logits)
     assert float(judged.rewards_N[row]) == pytest.approx(expected, abs=1e-5)
     # losses divided by all positions
-    record = update(algorithm, setup, objective).accumulate(list(range(12)))
+    record = update(algorithm, setup, objective).accumulate(objective.minibatches()[0])
     expected_error = float(targets.returns_NR[judged.mask_NR].square().sum()) / (12 * 14)
     assert record["value_error"] == pytest.approx(expected_error, rel=1e-4)
 

@@ -1,5 +1,6 @@
 """Settings that save memory: activation checkpointing and offload change no result."""
 
+import contextlib
 import platform
 import resource
 import subprocess
@@ -14,6 +15,7 @@ from alpaca_farm_core.models.config import LoraConfig
 from alpaca_farm_core.models.lora import adapt, sharing_weights
 from alpaca_farm_core.training.heap import keeping_memory, return_free_memory
 from alpaca_farm_core.training.offload import offloaded, own_tensors
+from alpaca_farm_core.training.on_policy import setup
 from alpaca_farm_core.training.process import _environment
 from tests.methods import toy
 
@@ -58,6 +60,34 @@ def test_what_waits_is_what_nobody_at_work_shares():
     before = [tensor.data_ptr() for tensor in waiting]
     with offloaded([reference, reward], [policy], torch.device("cpu")):
         assert [tensor.data_ptr() for tensor in waiting] == before
+
+
+@pytest.mark.parametrize(
+    ("method", "values"), [("ppo", {}), ("rloo", {}), ("quark", {}), ("quark", {"kl": "sampled"})], ids=str
+)
+def test_what_waits_is_not_used_meanwhile(world, tmp_path, monkeypatch, method, values):
+    """On a CPU in place of a GPU: what would be moved away is spoilt for that time."""
+
+    def run(name):
+        return toy.on_policy(method, Store(tmp_path / name), world, execution=SAVING, steps=2, **values)
+
+    plain, spoilt = run("plain"), 0
+
+    @contextlib.contextmanager
+    def spoiling(idle, busy, device):
+        nonlocal spoilt
+        waiting = own_tensors(idle, busy)
+        kept = [tensor.data.clone() for tensor in waiting]
+        for tensor in waiting:
+            tensor.data.fill_(float("nan"))
+        spoilt += len(waiting)
+        yield
+        for tensor, values in zip(waiting, kept, strict=True):
+            tensor.data.copy_(values)
+
+    monkeypatch.setattr(setup, "offloaded", spoiling)
+    assert run("spoilt").manifest.semantic() == plain.manifest.semantic()
+    assert spoilt
 
 
 def test_a_training_process_keeps_few_compiled_kernels_unless_told_otherwise(monkeypatch):

@@ -68,7 +68,7 @@ class ActorCritic:
         self._minibatches = self._cut(step)
         total = self._setup.workers.total
         shaped = shape(judged, self._config, kl_coef, total)
-        self._ahead: deque[dict[str, Tensor]] = deque()
+        self._ahead: deque[tuple[list[int], dict[str, Tensor]]] = deque()
         values_NR = self._values(shaped) if judged.values_NR is None else judged.values_NR
         self.targets = learnable(shaped, values_NR, total)
         self.metrics = value_metrics(judged, self.targets, total)
@@ -99,7 +99,9 @@ class ActorCritic:
         actor, sums = self._actor(passes.token_scores(policy, part, temperature, entropies=False).logprobs_BT, part)
         _backward(actor / weight)
         if self._ahead:
-            return sums | self._ahead.popleft()
+            rows, more = self._ahead.popleft()
+            assert rows == part.rows, "the first minibatch is the first one that is learnt"
+            return sums | more
         critic, more = self._critic(passes.values(cast("ValueModel", ppo.critic), part), part)
         _backward(critic / weight)
         return sums | more
@@ -114,8 +116,8 @@ class ActorCritic:
         """Values of a critic of its own before the update, [N, R].
 
         The first minibatch learns from the very pass that gives its values: the weights are the same. Its gradients
-        are made here, micro-batch by micro-batch, and `backward` finds their sums in `_ahead`. Not with dropout, which
-        values are without.
+        are made here, micro-batch by micro-batch, and `backward` finds rows and sums in `_ahead`. Not with dropout,
+        which values are without.
         """
         passes, critic, mask_NR = self._setup.passes, cast("ValueModel", self._ppo.critic), self._judged.mask_NR
         width = mask_NR.shape[1]
@@ -134,7 +136,7 @@ class ActorCritic:
             returns = shaped.estimate(values_NR, rows).returns[:, : part.width]
             loss, sums = self._critic(values, part, known, returns)
             _backward(loss / (weight_everywhere if part.counted else math.inf))
-            self._ahead.append({name: total.detach() for name, total in sums.items()})
+            self._ahead.append((rows, {name: total.detach() for name, total in sums.items()}))
         return values_NR
 
     def _actor(self, logprobs: Tensor, part: MicroBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -36,6 +36,7 @@ class Quark(Plain):
     """The pool, and what is learnt from it at each step."""
 
     title = "Quark"
+    uses_reference = True
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

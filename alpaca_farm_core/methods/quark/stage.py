@@ -14,7 +14,12 @@ def _run(context: StageContext) -> StageResult:
 
 
 STAGE = on_policy_stage(
-    "quark", 1, QuarkConfig, _run, "Improve the policy by learning from its answers of high reward."
+    "quark",
+    1,
+    QuarkConfig,
+    _run,
+    "Improve the policy by learning from its answers of high reward.",
+    uses_reference=True,
 )
 METHOD = on_policy_method(
     STAGE, "Quark", "Likelihood training on the best answers so far, or on answers marked by their reward quantile."

@@ -87,7 +87,8 @@ class Algorithm(Protocol):
         clip_together: Clip all learners' gradients by their common norm.
         width: Response positions of all grids; 0 = those of the longest response.
         value_head: Of a critic on the policy's own states, whose values come with its log-probabilities.
-        reference_parts: The algorithm itself runs parts of the reference, which must then be whole.
+        uses_reference: The updates run the reference, which must not wait elsewhere then.
+        reference_parts: They run parts of it, which must then be whole.
     """
 
     title: str
@@ -95,6 +96,7 @@ class Algorithm(Protocol):
     clip_together: bool
     width: int
     value_head: ValueHead | None
+    uses_reference: bool
     reference_parts: bool
 
     @property
@@ -124,6 +126,7 @@ class Plain:
     clip_together = False
     width = 0
     value_head: ValueHead | None = None
+    uses_reference = False
     reference_parts = False
 
     def shown(self, prompt_ids: list[list[int]]) -> list[list[int]]:

@@ -111,23 +111,24 @@ class OnPolicy:
 
     def _step(self, step: int) -> dict[str, Any]:
         started = time.perf_counter()
-        config, setup = self._config, self._setup
+        config, setup, algorithm = self._config, self._setup, self._algorithm
         # 1. answers of the current policy to the next prompts
         rate = self._set_learning_rates(step)
         rows = self._prompt_rows(step)
-        judged = self._answer(setup.prompts, rows, "rollout", step, self._algorithm.group_size)
+        judged = self._answer(setup.prompts, rows, "rollout", step, algorithm.group_size)
         # 2. rewards, checked before anything learns from them
         metrics = rollout_metrics(judged, setup.workers.total)
         require_finite(metrics, step, self._checkpointer.newest_step)
         kl_coef = self._controller.coefficient
         grows = config.precision == "bfloat16"  # measured: in float32 a run does not
-        with setup.offloaded(self._algorithm.learners.values()), returning_memory(grows):
+        offloaded = setup.offloaded(algorithm.learners.values(), algorithm.uses_reference)
+        with offloaded, returning_memory(grows):
             # 3. the algorithm's objective: advantages, targets
-            objective = self._algorithm.objective(judged, step, kl_coef)
+            objective = algorithm.objective(judged, step, kl_coef)
             metrics |= objective.metrics
             # 4. updates
             update = Update(
-                self._algorithm, objective, setup.passes, setup.workers, config.max_grad_norm, dropout=config.dropout
+                algorithm, objective, setup.passes, setup.workers, config.max_grad_norm, dropout=config.dropout
             )
             assert config.seed is not None
             seed_dropout(config.seed, step, setup.workers.rank)

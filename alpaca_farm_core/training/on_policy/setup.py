@@ -90,12 +90,12 @@ class Setup:
         """A further model in training; learning rate 0 = the policy's. A `small` one is never sharded."""
         return learner(model, self.config, self.execution, None if small else self.workers.mesh, learning_rate)
 
-    def offloaded(self, learners: Iterable[Learner]) -> AbstractContextManager[None]:
-        """While learners are updated: reference and reward model wait, where that is asked for."""
-        idle = [self.reference, *([self.reward_model] if self.reward_model else [])]
-        return offloaded(
-            idle if self.execution.offload else [], [learner.model for learner in learners], self.workers.device
-        )
+    def offloaded(self, learners: Iterable[Learner], keep_reference: bool) -> AbstractContextManager[None]:
+        """While learners are updated: reward model and reference (unless kept) wait, where that is asked for."""
+        models = [None if keep_reference else self.reference, self.reward_model]
+        idle = [model for model in models if model is not None and self.execution.offload]
+        busy = [learner.model for learner in learners] + [self.reference] * keep_reference
+        return offloaded(idle, busy, self.workers.device)
 
     def shard_frozen(self, keep_reference: bool) -> None:
         """Spread reference and reward model too, where all processes make the same passes over them.
