@@ -77,14 +77,14 @@ def _lengths(limit: int, episodes: int, steps: int) -> list[int]:
     return [length for step in range(steps) for length in forced_lengths(limit, episodes, step)]
 
 
-def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEPS) -> dict[str, Any]:
+def job_of(table: str, world: Path, rows: int, precision: str, steps: int = STEPS, episodes: int = 0) -> dict[str, Any]:
     """What all arms of a table are told; `steps` are those on samples that are timed."""
     ids = json.loads((world / "rows.json").read_text())
     lengths = {name: [len(row) for row in ids[name][:rows]] for name in ("prompts", "responses", "others")}
     prompts, answers = sum(lengths["prompts"]), sum(lengths["responses"])
     kind = table.removesuffix("_max")
     weights = _weights(world / "endless")
-    limit, episodes = MAX_NEW_TOKENS[world.name], EPISODES[world.name]
+    limit, episodes = MAX_NEW_TOKENS[world.name], episodes or EPISODES[world.name]
     n_answers = episodes * (WARM_UP + steps)
     # on samples of its own a policy has a reference and a reward model beside it, and in PPO a critic
     models = BYTES["trained"] * (2 if kind == "ppo" else 1) + BYTES["frozen"] * (2 if kind in ON_POLICY else 0)
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rows", type=int, default=0, help="rows of the supervised tables; 0 = by the world")
+    parser.add_argument("--episodes", type=int, default=0, help="of a step of these tables; 0 = by the world")
     parser.add_argument("--steps", type=int, default=STEPS, help="timed steps of the tables of PPO and RLOO")
     parser.add_argument("--work", type=Path, default=Path(os.environ.get("BENCH_WORK", ".bench")))
     parser.add_argument("--trl", type=Path, default=Path(".bench/trl/bin/python"))
@@ -207,11 +208,13 @@ def main() -> None:
     command = (
         f"python -m tests.benchmarks.training --tables {' '.join(options.tables)} --worlds {' '.join(options.worlds)} "
         f"--precision {options.precision} --repeats {options.repeats} --steps {options.steps}"
+        + (f" --episodes {options.episodes}" if options.episodes else "")
     )
     for name in options.worlds:
         world = make_world(name, options.work.absolute())
         for table in options.tables:
-            job = job_of(table, world, options.rows or ROWS[name], options.precision, options.steps)
+            rows = options.rows or ROWS[name]
+            job = job_of(table, world, rows, options.precision, options.steps, options.episodes)
             python = options.trl_ppo if table.startswith("ppo") else options.trl
             found = (on_policy if table in ON_POLICY else supervised)(table, job, python.absolute(), options.repeats)
             suffix = "" if options.precision == "float32" else f" {options.precision}"
