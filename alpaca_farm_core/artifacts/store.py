@@ -235,7 +235,8 @@ class Store:
         home = self.root / "artifacts" / manifest.kind / name
         home.mkdir(parents=True, exist_ok=True)
         with exclusive(self.root / "locks" / f"name-{manifest.kind}-{name}.lock"):
-            version = max(versions_in(home), default=0) + 1
+            note = self.root / "locks" / f"newest-{manifest.kind}-{name}"
+            version = _newest_version(home, note) + 1
             target = home / f"v{version}"
             numbered = replace(manifest, volatile={**manifest.volatile, "name": name, "version": version})
             fsync_tree(folder)
@@ -243,6 +244,7 @@ class Store:
             self._append_build(numbered.recipe.fingerprint, target)
             folder.rename(target)
             fsync_folder(home)
+            note.write_text(f"{version}\n", encoding="utf-8")
         return Artifact(target, numbered)
 
     def _append_build(self, fingerprint: str, target: Path) -> None:
@@ -304,6 +306,20 @@ def check_sizes(artifact: Artifact) -> None:
 def is_url(location: str | Path | None) -> bool:
     """Tell a URL from a folder."""
     return location is not None and "://" in str(location)
+
+
+def _newest_version(home: Path, note: Path) -> int:
+    """Newest version in a name's folder, 0 if none: the one noted last, or of a listing where that does not fit.
+
+    So that a name's next version does not cost the more the more there are.
+    """
+    try:
+        noted = int(note.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # never noted, or not whole
+        noted = 0
+    if noted and (home / f"v{noted}").exists() and not (home / f"v{noted + 1}").exists():
+        return noted
+    return max(versions_in(home), default=0)
 
 
 def versions_in(folder: Path | str) -> list[int]:

@@ -49,6 +49,24 @@ def test_ambiguous_name_asks_for_the_kind(store):
         store.get("same")
 
 
+def test_the_next_version_is_found_without_a_listing(store, monkeypatch):
+    make(store, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("alpaca_farm_core.artifacts.store.versions_in", lambda folder: pytest.fail("listed"))
+        second = make(store, 2.0)
+    assert second.version == 2
+
+
+@pytest.mark.parametrize("text", ["", "x", "1\n", "7\n"])
+def test_a_note_of_the_newest_version_that_does_not_fit_changes_nothing(store, text):
+    first, second = make(store, 1.0), make(store, 2.0)
+    (note,) = store.root.glob(f"locks/newest-{first.kind}-{first.name}")
+    note.write_text(text)
+    assert make(store, 3.0).version == second.version + 1
+    store.discard(make(store, 4.0).path)
+    assert make(store, 5.0).version == 4  # as ever: one more than the newest that is there
+
+
 def test_lineage_and_why(store):
     old = make(store)
     new = make(store, seed=7)
