@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alpaca_farm_core.artifacts.bucket import Bucket, as_json
+from alpaca_farm_core.artifacts.disk import readable_storage_errors
 from alpaca_farm_core.artifacts.files import canonical_json, sha256_file, write_json, write_text_atomic
 from alpaca_farm_core.artifacts.lease import Lease, is_leased, leased
 from alpaca_farm_core.artifacts.manifest import MANIFEST, Artifact, Kind, Manifest
@@ -30,7 +31,6 @@ from alpaca_farm_core.artifacts.store import (
     STORE_VARIABLE,
     Store,
     check_name,
-    readable_storage_errors,
 )
 from alpaca_farm_core.errors import StoreError
 

@@ -8,7 +8,6 @@ folder last, so a crash in between leaves a line that points nowhere, which read
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from alpaca_farm_core.artifacts.disk import readable_storage_errors
 from alpaca_farm_core.artifacts.files import fsync_folder, fsync_tree, read_json, write_json, write_text_atomic
 from alpaca_farm_core.artifacts.locks import exclusive, is_held
 from alpaca_farm_core.artifacts.manifest import KINDS, MANIFEST, Artifact, Kind, Manifest
@@ -25,7 +25,6 @@ from alpaca_farm_core.errors import (
     ArtifactDamagedError,
     ArtifactNotFoundError,
     DataError,
-    FarmError,
     StoreError,
     UsageError,
 )
@@ -35,7 +34,6 @@ STORE_VARIABLE = "ALPACA_FARM_STORE"
 SHARED_AT = "store.json"
 """File in the call cache's folder of a store for many machines: its URL, for whoever keeps a budget there."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -244,7 +242,7 @@ class Store:
             self._append_build(numbered.recipe.fingerprint, target)
             folder.rename(target)
             fsync_folder(home)
-            note.write_text(f"{version}\n", encoding="utf-8")
+            note.write_text(f"{version} {home.stat().st_mtime_ns}\n", encoding="utf-8")
         return Artifact(target, numbered)
 
     def _append_build(self, fingerprint: str, target: Path) -> None:
@@ -309,16 +307,13 @@ def is_url(location: str | Path | None) -> bool:
 
 
 def _newest_version(home: Path, note: Path) -> int:
-    """Newest version in a name's folder, 0 if none: the one noted last, or of a listing where that does not fit.
+    """Newest version in a name's folder, 0 if none: as noted, so that many versions cost nothing, or of a listing.
 
-    So that a name's next version does not cost the more the more there are.
+    The note holds while nothing has come into the folder or left it since: by the folder's time of change.
     """
-    try:
-        noted = int(note.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # never noted, or not whole
-        noted = 0
-    if noted and (home / f"v{noted}").exists() and not (home / f"v{noted + 1}").exists():
-        return noted
+    noted = note.read_text(encoding="utf-8").split() if note.is_file() else []
+    if noted[1:] == [str(home.stat().st_mtime_ns)]:
+        return int(noted[0])
     return max(versions_in(home), default=0)
 
 
@@ -347,57 +342,3 @@ def check_name(name: str) -> None:
 
 def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
-
-
-def check_room(root: Path, min_free_gb: float) -> None:
-    """Refuse to start what would soon end on a full disk.
-
-    Raises:
-        StoreError: less than `min_free_gb` are free.
-    """
-    free = shutil.disk_usage(root).free / 1e9
-    if free < min_free_gb:
-        raise StoreError(
-            f"The disk of the store {root} has {free:.2f} GB free, and execution.min_free_gb asks for {min_free_gb:g}.",
-            "Free some space (`alpaca-farm artifacts gc` helps), choose another --store, or lower the setting.",
-        )
-
-
-def no_room_left(error: BaseException | None) -> bool:
-    """Tell whether a write failed for lack of room: a full disk, a used-up quota or a limit on a file's size.
-
-    Libraries hide the system's error behind their own: torch in its context, Rust's (safetensors, tokenizers) in words.
-    """
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
-        if any(f"(os error {number})" in str(error) for number in _NO_ROOM):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-@contextmanager
-def readable_storage_errors(root: Path) -> Iterator[None]:
-    """Say of a full or read-only disk what a user can do about it."""
-    try:
-        yield
-    except FarmError:
-        raise
-    except Exception as error:
-        if no_room_left(error):
-            free = shutil.disk_usage(root if root.exists() else root.parent).free / 1e9
-            raise StoreError(
-                f"The disk of the store {root} is full, or a quota is used up ({free:.1f} GB free).",
-                "Free some space (`alpaca-farm artifacts gc` helps) and run the same command; finished work is kept.",
-            ) from error
-        if not isinstance(error, OSError):
-            raise
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StoreError(
-                f"The store {root} cannot be written: {error.strerror}.",
-                "Check its permissions, or choose another --store.",
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise StoreError(f"The store {root} is not a folder.", "Choose another place with --store.") from error
-        raise

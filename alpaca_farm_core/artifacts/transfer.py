@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from alpaca_farm_core.artifacts.disk import readable_storage_errors
 from alpaca_farm_core.artifacts.files import canonical_json, write_text_atomic
 from alpaca_farm_core.artifacts.lineage import Lineage, lineage
 from alpaca_farm_core.artifacts.manifest import MANIFEST, Artifact
-from alpaca_farm_core.artifacts.store import Store, check_name, readable_storage_errors
+from alpaca_farm_core.artifacts.store import Store, check_name
 from alpaca_farm_core.artifacts.verify import verify
 from alpaca_farm_core.errors import ArtifactDamagedError, UsageError
 

@@ -20,9 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from alpaca_farm_core.artifacts.disk import check_room, readable_storage_errors
 from alpaca_farm_core.artifacts.files import remove_unfinished, sha256_file, write_json
 from alpaca_farm_core.artifacts.manifest import Artifact, FileEntry, Manifest, Recipe
-from alpaca_farm_core.artifacts.store import Store, check_room, is_url, readable_storage_errors
+from alpaca_farm_core.artifacts.store import Store, is_url
 from alpaca_farm_core.config.base import Config
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.pipeline.device_time import device_hours, noted_attempt, run_measured

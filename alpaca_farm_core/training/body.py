@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from alpaca_farm_core.artifacts.store import readable_storage_errors
+from alpaca_farm_core.artifacts.disk import readable_storage_errors
 from alpaca_farm_core.config.execution import ExecutionConfig
 from alpaca_farm_core.errors import OutOfMemoryError
 from alpaca_farm_core.pipeline.device_time import run_measured

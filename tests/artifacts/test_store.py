@@ -57,14 +57,21 @@ def test_the_next_version_is_found_without_a_listing(store, monkeypatch):
     assert second.version == 2
 
 
-@pytest.mark.parametrize("text", ["", "x", "1\n", "7\n"])
+@pytest.mark.parametrize("text", ["", "x", "1", "1 2", "7 8 9"])
 def test_a_note_of_the_newest_version_that_does_not_fit_changes_nothing(store, text):
     first, second = make(store, 1.0), make(store, 2.0)
     (note,) = store.root.glob(f"locks/newest-{first.kind}-{first.name}")
     note.write_text(text)
     assert make(store, 3.0).version == second.version + 1
-    store.discard(make(store, 4.0).path)
-    assert make(store, 5.0).version == 4  # as ever: one more than the newest that is there
+
+
+def test_versions_that_others_bring_or_take_are_seen(store):
+    made = make(store, 1.0)
+    (made.path.parent / "v7").mkdir()
+    newest = make(store, 2.0)
+    assert newest.version == 8
+    store.discard(newest.path)
+    assert make(store, 3.0).version == 8  # as ever: one more than the newest that is there
 
 
 def test_lineage_and_why(store):
