@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from alpaca_farm_core.artifacts.store import Store
 from alpaca_farm_core.errors import ArtifactDamagedError, DataError
 
 FILE = "listing.json"
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ def summaries(
                 found[folder] = entry
                 continue
             try:
-                found[folder] = [seen, asdict(Summary.of(Artifact.read(Path(folder))))]
+                found[folder] = [seen, [*vars(Summary.of(Artifact.read(Path(folder)))).values()]]
             except (ArtifactDamagedError, DataError) as error:
                 if on_damage is not None:
                     on_damage(error.headline)
     kept = found if kind is None else {**known, **found}
     if keep and kept != known:
         _write(store.root / FILE, kept)
-    return [(folder, Summary(**entry[1])) for folder, entry in found.items()]
+    return [(folder, Summary(*entry[1])) for folder, entry in found.items()]
 
 
 def artifacts_of_stage(store: Store, stage: str) -> Iterator[Artifact]:

@@ -62,13 +62,16 @@ def test_manifests_are_read_once_and_again_when_they_change(store, reads):
     assert reads[4:] == ["v2"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 99, "artifacts": {}}'])
+_OF_THE_FIRST_VERSION = '{"schema_version": 1, "artifacts": {"/store/artifacts/dataset/a/v1": [[1, 2, 3], {}]}}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 99, "artifacts": {}}', _OF_THE_FIRST_VERSION])
 def test_a_damaged_list_is_made_anew(store, content):
     put(store, "a", 0)
     expected = summaries(store)
     (store.root / FILE).write_text(content)
     assert summaries(store) == expected
-    assert json.loads((store.root / FILE).read_text())["schema_version"] == 1
+    assert json.loads((store.root / FILE).read_text())["schema_version"] == 2
 
 
 def test_what_is_gone_or_damaged_is_not_listed(store):
