@@ -156,7 +156,8 @@ class Artifact:
             ArtifactDamagedError: its manifest is unreadable.
             DataError: it has no manifest.
         """
-        return cls(path, Manifest.from_json(read_json(path / MANIFEST), path / MANIFEST))
+        place = path / MANIFEST
+        return cls(path, Manifest.from_json(read_json(place), place))
 
     @property
     def kind(self) -> Kind:
