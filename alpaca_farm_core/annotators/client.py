@@ -165,12 +165,17 @@ class _Crew:
             self._commit()
 
     def _take(self) -> list[Request]:
-        room = min(self._lanes.n_free, _RESTING * self._lanes.ceiling - self._n_under_way)
+        room = min(self._lanes.n_free, self._most_under_way() - self._n_under_way)
         try:
             return self._jobs.take(room) if room > 0 and len(self._jobs) else []
         except FarmError as error:
             self._stop(error)
             return []
+
+    def _most_under_way(self) -> int:
+        """Calls in flight or resting; before the first answer no more than show whether there will be any."""
+        answered = any(lane.answered for lane in self._lanes.lanes)
+        return _RESTING * self._lanes.ceiling if answered else max(self._lanes.ceiling, self._policy.stop_after)
 
     async def _wait_for_news(self) -> None:
         """Wait until a call has ended; also look again soon, as other processes may have given up theirs."""

@@ -88,7 +88,7 @@ def test_calls_in_flight_follow_what_the_server_takes(tmp_path):
         policy = RetryPolicy(first_delay_s=0.02, max_delay_s=0.1)
         annotator = llm(tmp_path, ApiJudge(Endpoint.find(judge.base_url), 64, policy))
         assert {a.state for a in annotator.annotate(make_pairs(150))} == {"ok"}
-    assert annotator.stats.retries["429"] < 2 * 150  # with 64 calls in flight throughout, the server is given up
+    assert annotator.stats.retries["429"] < 150
 
 
 def test_json_under_a_wrong_content_type_is_an_answer_all_the_same(tmp_path):
